@@ -1,0 +1,85 @@
+"""What a memory is: the protocol, and the capabilities that drivers ask for by type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engram_transformers.models.adapter import Adapter, Place
+from engram_transformers.types import Fact, Firing
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence of the batch as a memory sees it: real tokens only, never padding."""
+
+    ids: NDArray[np.int64]
+    "(tokens so far,): everything that this sequence has read, the current chunk included."
+    start: int
+    "Index in `ids` of the first token of the current chunk."
+    columns: NDArray[np.int64]
+    "(tokens in this chunk,): where each of them stands in the chunk's tensors."
+    prompt_end: int | None = None
+    "How many tokens the prompt has, where the caller said so; None where nobody did."
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a memory is told about the tokens of one forward pass."""
+
+    rows: tuple[Row, ...]
+    carried: dict[int, list[Any]] = field(default_factory=dict)
+    "State that memories keep from chunk to chunk, by attachment, one entry a row."
+
+
+class Memory(Protocol):
+    """Something attached to a host that changes what it knows.
+
+    A memory is an ``nn.Module``. At every place that it names, it is called with the module's
+    input and output and returns the output to use instead. Returning ``y`` itself is how a
+    memory stays silent: nothing is computed on the stream, so the logits stay bit-equal.
+    """
+
+    def places(self, adapter: Adapter) -> Mapping[Place, nn.Module]:
+        """The places where this memory acts, each with the module that acts there.
+
+        Each module is called as ``module(x, y, signal)``.
+        """
+        ...
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """A memory that learns single facts, each with a delta of its own that can be removed."""
+
+    def write(self, facts: Sequence[Fact]) -> list[Tensors]:
+        """The deltas that would teach these facts; changes nothing."""
+        ...
+
+    def apply(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
+        """Add facts (id, fact, delta) to what the memory knows."""
+        ...
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take facts out again, exactly."""
+        ...
+
+    def explain(self, text: str) -> Firing:
+        """Which fact would fire on this prompt, by which address, and what came second."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A memory with tensors that an optimiser may change."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The tensors to train."""
+        ...
