@@ -4,6 +4,8 @@ Each error has two parents, ours and the built-in one that a caller would expect
 ``except LookupError`` keeps working in code that has never heard of this library.
 """
 
+from typing import Any
+
 
 class EngramError(Exception):
     """Parent of every error that this library raises on purpose."""
@@ -63,3 +65,11 @@ class StoreLocked(StoreError):
 
 class MissingExtra(EngramError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Teaching was interrupted; what the receipt names is stored, the rest is as it was."""
+
+    def __init__(self, receipt: Any) -> None:
+        super().__init__("interrupted; run it again to go on where it stopped")
+        self.receipt = receipt

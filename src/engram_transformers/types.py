@@ -70,6 +70,8 @@ class Receipt:
     kept: tuple[Refusal, ...] = ()
     replaced: tuple[Replacement, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    "Facts that an undo took out again."
     checked: bool = True
     seconds: float = 0.0
     bytes: int = 0

@@ -83,6 +83,19 @@ class Adapter:
         return cast("Tensor | None", self.head.bias) if _is_linear(self.head) else None
 
     @property
+    def logit_cap(self) -> float | None:
+        """The bound that the host squashes its logits into; None for most hosts."""
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return float(cap) if cap else None
+
+    @property
+    def logit_gain(self) -> float:
+        """What the host multiplies the head's output with to make logits; 1 for most hosts."""
+        scale = getattr(self.config, "logit_scale", None)
+        divisor = getattr(self.config, "logits_scaling", None)
+        return float(scale or 1.0) / float(divisor or 1.0)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type in which the hidden states flow from block to block."""
         return cast(torch.dtype, self.model.dtype)

@@ -1,0 +1,300 @@
+"""The facade: a host that can be asked, and memories that it opens, teaches and forgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+
+from engram_transformers.attach import attach, attached, detach, silenced
+from engram_transformers.errors import BadInput, Interrupted
+from engram_transformers.evaluation.check import Trial, Verdict, check
+from engram_transformers.memory import Writable
+from engram_transformers.models.adapter import Adapter
+from engram_transformers.models.load import DEFAULT_HOST, load_host
+from engram_transformers.models.tokens import HostTokens, stop_token
+from engram_transformers.registry import memory_class
+from engram_transformers.stores.directory import Directory, Stats, is_memory
+from engram_transformers.stores.records import Stored, Write
+from engram_transformers.training.lesson import Lesson
+from engram_transformers.training.plan import Book
+from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Receipt
+
+Progress = Callable[[int], None]
+
+
+def load(id: str = DEFAULT_HOST, **options: Any) -> Host:
+    """Load a host: the embedded one, a Hugging Face id, a local folder or a `.gguf` file.
+
+    Options are those of `models.load.load_host`: `dtype`, `device`, `trust_remote_code`.
+    """
+    loaded = load_host(id, **options)
+    return Host(loaded.model, loaded.tokenizer, loaded.identity)
+
+
+class Host:
+    """A language model with its tokenizer; `model` stays an ordinary Hugging Face model."""
+
+    def __init__(self, model: Any, tokenizer: Any, identity: HostIdentity) -> None:
+        self.model, self.tokenizer, self.identity = model, tokenizer, identity
+        self.adapter = Adapter(model)
+        self.tokens = HostTokens(tokenizer, stop=stop_token(tokenizer, model.generation_config))
+
+    def open_memory(
+        self, path: str | os.PathLike[str], *, kind: str = "lookup", read_only: bool = False,
+        **options: Any,
+    ) -> OpenMemory:
+        """Open a memory directory and attach it, creating it where there is none.
+
+        Options are the fields of the kind's configuration. Those of an existing memory cannot
+        be changed; naming one with another value is an error.
+        """
+        cls = memory_class(kind)
+        if is_memory(path) or read_only:
+            directory = Directory.open(path, writable=not read_only)
+        else:
+            config = dataclasses.asdict(_configured(cls.Config, options))
+            directory = Directory.create(path, kind=kind, config=config, host=self.identity)
+        try:
+            directory.check_host(self.identity)
+            _check_options(directory, options)
+            cls = memory_class(directory.kind)
+            memory = cls.open(self.adapter, self.tokens, cls.Config(**directory.config))
+            return OpenMemory(self, memory, directory)
+        except BaseException:
+            directory.close()
+            raise
+
+    @torch.no_grad()
+    def ask(self, question: str, *, max_new_tokens: int = 128, **generation: Any) -> str:
+        """The host's answer to one question, through its chat template if it has one."""
+        return self.write([question], max_new_tokens=max_new_tokens, **generation)[0]
+
+    def write(self, questions: Sequence[str], *, max_new_tokens: int, **options: Any) -> list[str]:
+        """Greedy answers to questions, each asked by itself, generated as one batch."""
+        return self.complete(
+            [self.tokens.prompt_ids(q, form=self.tokens.ask_form) for q in questions],
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+
+    @torch.no_grad()
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **options: Any
+    ) -> list[str]:
+        """What the host writes after prompts (token ids), generated as one batch."""
+        generated = self.generate(prompts, max_new_tokens=max_new_tokens, **options)
+        return [self.tokens.decode_answer(ids) for ids in generated]
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **options: Any
+    ) -> list[list[int]]:
+        """New token ids after each prompt, up to and with the token that stopped it."""
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        out = self.model.generate(
+            input_ids=ids.to(self.adapter.device),
+            attention_mask=mask.to(self.adapter.device),
+            max_new_tokens=max_new_tokens,
+            **{"do_sample": False, "pad_token_id": pad, **options},
+        )
+        return [_until_stop(row[width:].tolist(), self.tokens.stop) for row in out]
+
+    def explain(self, question: str) -> Firing:
+        """What the attached memories make of a question: the one that fires, or the nearest."""
+        firings = [m.explain(question) for m in attached(self.model) if isinstance(m, Writable)]
+        if not firings:
+            return Firing(False, None, None, 0.0, "no memory is attached")
+        return max(firings, key=lambda firing: (firing.fired, firing.score))
+
+    def bare(self) -> Any:
+        """A context in which the host runs as if no memory were attached."""
+        return silenced(self.model)
+
+
+class OpenMemory:
+    """A memory directory, opened and attached to its host; close it when you are done."""
+
+    def __init__(self, host: Host, memory: Any, directory: Directory) -> None:
+        self.host, self.memory, self.directory = host, memory, directory
+        stored = directory.facts()
+        memory.apply((one.id, one.fact, one.delta) for one in stored)
+        self.book = Book(one.fact for one in stored)
+        attach(host.model, memory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.book.facts)
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """The facts that the memory knows, oldest first."""
+        return tuple(self.book.facts.values())
+
+    def close(self) -> None:
+        """Detach from the host and let the next writer in."""
+        detach(self.host.model, self.memory)
+        self.directory.close()
+
+    def teach(
+        self,
+        facts: Iterable[Fact],
+        *,
+        on_conflict: OnConflict = "replace",
+        check: bool = True,
+        dry_run: bool = False,
+        who: str | None = None,
+        why: str | None = None,
+        source: str | None = None,
+        progress: Progress = lambda done: None,
+    ) -> Receipt:
+        """Teach facts, check each by what the host then says, and store those that hold.
+
+        Facts are written in chunks, each one transaction; what a receipt or an interruption
+        leaves behind is always whole. Nothing is written twice: a fact that is stored already
+        is `known`.
+        """
+        if isinstance(facts, Fact):
+            facts = [facts]
+        if on_conflict not in ("replace", "keep", "reject"):
+            raise BadInput(f"on_conflict is {on_conflict!r}; use 'replace', 'keep' or 'reject'")
+        lesson = Lesson(
+            memory=self.memory,
+            directory=self.directory,
+            book=Book(self.facts) if dry_run else self.book,
+            tokens=self.host.tokens,
+            longest=self.host.adapter.max_length(),
+            note={"who": who or _user(), "why": why, "source": source},
+            on_conflict=on_conflict,
+            check=self.check if check else None,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        try:
+            for fact in facts:
+                lesson.take(fact)
+            lesson.flush()
+        except KeyboardInterrupt as stop:
+            raise Interrupted(lesson.receipt()) from stop
+        return lesson.receipt()
+
+    def forget(
+        self, ids: str | Iterable[str], *, dry_run: bool = False, who: str | None = None,
+        why: str | None = None,
+    ) -> tuple[Fact, ...]:
+        """Forget facts by id; afterwards the host computes as if they had never been taught."""
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        gone = {one.id: one.fact for one in (self.directory.get(id) for id in wanted)}
+        if gone and not dry_run:
+            self.directory.commit("forget", remove=list(gone), who=who or _user(), why=why)
+            self._change(remove=gone, add=())
+        return tuple(gone.values())
+
+    def undo(self, write: int | None = None, *, who: str | None = None) -> Receipt:
+        """Take back the last write that is in effect, or a given one, exactly."""
+        inverse = self.directory.inverse(write)
+        number = self.directory.commit(
+            "undo", add=inverse.add, remove=inverse.remove, undoes=inverse.undoes,
+            who=who or _user(),
+        )
+        self._change(remove=inverse.remove, add=inverse.add)
+        return Receipt(
+            taught=tuple(fact.id for fact, _ in inverse.add),
+            forgotten=tuple(inverse.remove),
+            checked=False,
+            write=number,
+        )
+
+    def verify(self, *, progress: Progress = lambda done: None) -> dict[str, Verdict]:
+        """Ask the host for every stored fact again; a verdict for each, by id."""
+        facts = list(self.facts)
+        return dict(zip((f.id for f in facts), self.check(facts, progress=progress), strict=True))
+
+    def check(
+        self, facts: Sequence[Fact], *, progress: Progress = lambda done: None
+    ) -> list[Verdict]:
+        """For each fact, whether the host answers its prompt and every paraphrase, and stops."""
+        trials, owners = [], []
+        for i, fact in enumerate(facts):
+            for question in fact.questions:
+                trials.append(_trial(question, fact.answer, tokens=self.host.tokens))
+                owners.append(i)
+        verdicts = check(self.host.adapter, trials, progress=progress)
+        worst: dict[int, Verdict] = {}
+        for i, verdict in zip(owners, verdicts, strict=True):
+            if i not in worst or not verdict.holds:
+                worst[i] = verdict
+        return [worst[i] for i in range(len(facts))]
+
+    def explain(self, question: str) -> Firing:
+        """Which fact fires on a question, by which address, and what came second."""
+        firing: Firing = self.memory.explain(question)
+        return firing
+
+    def get(self, id: str) -> Stored:
+        """A stored fact by its id, or by as much of it as is unique."""
+        return self.directory.get(id)
+
+    def writes(self) -> list[Write]:
+        """The history of the memory, oldest first."""
+        return self.directory.writes()
+
+    def stats(self) -> Stats:
+        """Counts and sizes."""
+        return self.directory.stats()
+
+    def _change(self, *, remove: Iterable[str], add: Iterable[tuple[Fact, Any]]) -> None:
+        remove, add = list(remove), list(add)
+        self.memory.remove(remove)
+        self.memory.apply((fact.id, fact, delta) for fact, delta in add)
+        for id in remove:
+            self.book.remove(id)
+        for fact, _ in add:
+            self.book.add(fact)
+
+
+def _trial(question: str, answer: str, *, tokens: HostTokens) -> Trial:
+    form = tokens.ask_form
+    prompt = tokens.prompt_ids(question, form=form)
+    return Trial(tuple(prompt), tuple(tokens.answer_ids(question, answer, form=form)))
+
+
+def _until_stop(ids: list[int], stop: int | None) -> list[int]:
+    return ids[: ids.index(stop) + 1] if stop in ids else ids
+
+
+def _configured(config: type[Any], options: Mapping[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(config)}
+    for name in options:
+        if name not in known:
+            raise BadInput(f"a memory of this kind has no option {name!r}; it has {sorted(known)}")
+    return config(**options)
+
+
+def _check_options(directory: Directory, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if directory.config.get(name) != value:
+            raise BadInput(
+                f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "
+                f"{value!r}; options of a memory are fixed when it is created"
+            )
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A process without an account, as in a container.
+        return None

@@ -1,0 +1,339 @@
+"""Attach memories to a host: hooks that a context owns, and the signal that feeds them.
+
+One observer per host watches the calls of its decoder. From the tokens of a call, and from the
+history that the key-value cache carries, it builds the signal; every attached memory acts at its
+places with that signal. Nothing of a memory enters the host's tree of modules, and detaching
+removes every trace.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engram_transformers.errors import UnsupportedCall
+from engram_transformers.memory import Memory, Row, Signal
+from engram_transformers.models.adapter import Adapter, Place
+from engram_transformers.models.history import History, history_of, keep_history
+
+UNKNOWN_TOKEN = -1
+"Stands for a token whose id the host was not given (`inputs_embeds`)."
+
+_OBSERVER = "engram_observer"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known, in this thread, about the call of one host."""
+
+    signal: Signal | None = None
+    history: History | None = None
+    prompt_columns: int | None = None
+    prompt_ends: tuple[int, ...] | None = None
+    silent: bool = False
+
+
+# Calls by id of the observer: a host may run inside the generation of another one, and
+# threads that share a host must not see each other's tokens.
+_calls: ContextVar[Mapping[int, _Call]] = ContextVar("engram_calls", default={})  # noqa: B039
+
+
+@dataclass(eq=False)
+class Attached:
+    """A memory attached to a host; a context manager that detaches it."""
+
+    model: nn.Module
+    memory: Memory
+
+    def detach(self) -> None:
+        """Remove the memory; the host computes exactly what it computed before."""
+        detach(self.model, self.memory)
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def attach(model: nn.Module, memory: Memory) -> Attached:
+    """Let a memory act in a host until it is detached.
+
+    Everything is resolved before the first hook is set, so a host that lacks a place is left
+    untouched.
+
+    Raises:
+        PlaceNotFound: the host has no module at a place that the memory acts at.
+        ValueError: the memory is attached to this host already.
+    """
+    observer = _observer(model)
+    if observer and observer.site_of(memory):
+        raise ValueError("this memory is attached to this host already; detach it first")
+    adapter = observer.adapter if observer else Adapter(model)
+    places = memory.places(adapter)
+    observer = observer or _Observer.start(adapter)
+    observer.add(memory, places)
+    return Attached(model, memory)
+
+
+def detach(model: nn.Module, memory: Memory | None = None) -> None:
+    """Detach one memory, or all; the last one to go takes the observer with it."""
+    observer = _observer(model)
+    if observer is None:
+        return
+    for site in list(observer.sites):
+        if memory is None or site.memory is memory:
+            observer.drop(site)
+    if not observer.sites:
+        observer.stop()
+
+
+def attached(model: nn.Module) -> tuple[Memory, ...]:
+    """The memories attached to a host, in the order in which they act."""
+    observer = _observer(model)
+    if observer is None:
+        return ()
+    return tuple(dict.fromkeys(site.memory for site in observer.sites))
+
+
+@contextmanager
+def prompt_ends(model: nn.Module, ends: Sequence[int]) -> Iterator[None]:
+    """Tell attached memories where the prompts end in calls that `generate` does not make.
+
+    Args:
+        ends: for each row of the batch, the number of its tokens, padding not counted, that
+            belong to the prompt.
+    """
+    with _known(model, prompt_ends=tuple(int(end) for end in ends)):
+        yield
+
+
+@contextmanager
+def silenced(model: nn.Module) -> Iterator[None]:
+    """Run the host as if no memory were attached, in this thread, for as long as this lasts."""
+    with _known(model, silent=True):
+        yield
+
+
+def _observer(model: nn.Module) -> _Observer | None:
+    return model.__dict__.get(_OBSERVER)
+
+
+@contextmanager
+def _known(model: nn.Module, **facts: Any) -> Iterator[None]:
+    observer = _observer(model)
+    if observer is None:
+        yield
+        return
+    outer = observer.call
+    observer.call = replace(outer, **facts)
+    try:
+        yield
+    finally:
+        observer.call = outer
+
+
+class _Site:
+    """One memory at one place: the hook that lets it act there."""
+
+    def __init__(self, observer: _Observer, memory: Memory, place: Place, act: nn.Module) -> None:
+        self.observer, self.memory, self.place, self.act = observer, memory, place, act
+        # Bound methods, not closures: a deep copy of the host gets hooks of its own.
+        if place.before:
+            self.handle = place.module.register_forward_pre_hook(self.before, with_kwargs=True)
+        else:
+            self.handle = place.module.register_forward_hook(self.after, with_kwargs=True)
+
+    def before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        signal = self.observer.call.signal
+        if signal is None:
+            return None
+        x = _input(args, kwargs)
+        y = self.act(x, x, signal)
+        if y is x:
+            return None
+        return ((y, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": y})
+
+    def after(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        signal = self.observer.call.signal
+        if signal is None:
+            return None
+        y = output[0] if isinstance(output, tuple) else output
+        new = self.act(_input(args, kwargs), y, signal)
+        if new is y:
+            return None
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    x = args[0] if args else kwargs["hidden_states"]
+    assert isinstance(x, Tensor)
+    return x
+
+
+class _Observer:
+    """Watches one host: what its decoder reads, and where prompts end."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.sites: list[_Site] = []
+        self.names = tuple(inspect.signature(adapter.decoder.forward).parameters)
+        decoder = adapter.decoder
+        self.handles = (
+            decoder.register_forward_pre_hook(self.begin, with_kwargs=True),
+            decoder.register_forward_hook(self.end, with_kwargs=True, always_call=True),
+        )
+
+    @staticmethod
+    def start(adapter: Adapter) -> _Observer:
+        observer = _Observer(adapter)
+        model = adapter.model
+        model.__dict__[_OBSERVER] = observer
+        # Generation is where prompts have an end that tokens alone do not show.
+        if hasattr(model, "generate"):
+            model.__dict__["generate"] = observer.generate
+        if hasattr(model, "generate_batch"):
+            model.__dict__["generate_batch"] = observer.generate_batch
+        return observer
+
+    def stop(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        for name in (_OBSERVER, "generate", "generate_batch"):
+            self.adapter.model.__dict__.pop(name, None)
+
+    @property
+    def call(self) -> _Call:
+        return _calls.get().get(id(self), _Call())
+
+    @call.setter
+    def call(self, call: _Call) -> None:
+        _calls.set({**_calls.get(), id(self): call})
+
+    def site_of(self, memory: Memory) -> _Site | None:
+        return next((site for site in self.sites if site.memory is memory), None)
+
+    def add(self, memory: Memory, places: Mapping[Place, nn.Module]) -> None:
+        for place, act in places.items():
+            self.sites.append(_Site(self, memory, place, act))
+
+    def drop(self, site: _Site) -> None:
+        site.handle.remove()
+        self.sites.remove(site)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The host's own `generate`, with the end of the prompt made known to memories."""
+        model = self.adapter.model
+        prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        columns = prompt.shape[1] if isinstance(prompt, Tensor) else None
+        with _known(model, prompt_columns=columns):
+            return type(model).generate(model, *args, **kwargs)  # type: ignore[attr-defined]
+
+    def generate_batch(self, *_: Any, **__: Any) -> Any:
+        raise UnsupportedCall(
+            "generate_batch packs several sequences into one row, where an attached memory would "
+            "be silently wrong; use generate with a padded batch, or detach the memories first"
+        )
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the decoder runs: build the signal of this call."""
+        if self.call.silent:
+            return
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        past = given.get("past_key_values")
+        ids = _ids(given)
+        before = history_of(past, len(ids))
+        history = History(
+            np.concatenate([before.ids, ids], axis=1),
+            _real(given.get("attention_mask"), before, ids),
+            dict(before.carried),
+        )
+        rows = self._rows(history, start=before.length)
+        self.call = replace(
+            self.call, history=history, signal=Signal(rows, history.carried)
+        )
+        keep_history(past, history)
+
+    def end(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """After the decoder ran: a cache that it made itself gets its history."""
+        call = self.call
+        if call.history is not None:
+            past = output.get("past_key_values") if isinstance(output, dict) else None
+            keep_history(past, call.history)
+        self.call = replace(call, signal=None, history=None)
+
+    def _rows(self, history: History, *, start: int) -> tuple[Row, ...]:
+        ends = self._prompt_ends(history)
+        if history.real.all():
+            columns = np.arange(history.length - start)
+            return tuple(
+                Row(ids, start, columns, end) for ids, end in zip(history.ids, ends, strict=True)
+            )
+        return tuple(
+            _padded_row(ids, real, start=start, end=end)
+            for ids, real, end in zip(history.ids, history.real, ends, strict=True)
+        )
+
+    def _prompt_ends(self, history: History) -> Sequence[int | None]:
+        call, batch = self.call, len(history.ids)
+        if call.prompt_ends is not None:
+            # One end a prompt; beams and samples of one prompt stand side by side.
+            return [call.prompt_ends[row * len(call.prompt_ends) // batch] for row in range(batch)]
+        if call.prompt_columns is None:
+            return [None] * batch
+        return [int(n) for n in history.real[:, : call.prompt_columns].sum(axis=1)]
+
+
+def _padded_row(
+    ids: NDArray[np.int64], real: NDArray[np.bool_], *, start: int, end: int | None
+) -> Row:
+    return Row(
+        ids=ids[real],
+        start=int(real[:start].sum()),
+        columns=np.flatnonzero(real[start:]),
+        prompt_end=end,
+    )
+
+
+def _ids(given: Mapping[str, Any]) -> NDArray[np.int64]:
+    ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
+    if isinstance(ids, Tensor):
+        return ids.detach().cpu().numpy().astype(np.int64, copy=False)
+    if isinstance(embeds, Tensor):
+        return np.full(embeds.shape[:2], UNKNOWN_TOKEN, np.int64)
+    raise UnsupportedCall("the host was called with neither input_ids nor inputs_embeds")
+
+
+def _real(mask: Any, before: History, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(batch, columns so far): which columns hold tokens rather than padding."""
+    total = before.length + ids.shape[1]
+    if isinstance(mask, Mapping):  # one mask for each kind of attention
+        mask = next(iter(mask.values()), None)
+    if not isinstance(mask, Tensor):
+        return np.concatenate([before.real, np.ones(ids.shape, bool)], axis=1)
+    if mask.dim() == 4:
+        # Ready-made masks are bool, or zero where a token may be seen; the last query sees all.
+        last = mask[:, 0, -1, :total]
+        mask = last if last.dtype == torch.bool else last == 0
+        mask = mask.expand(len(ids), -1)
+    real = mask.detach().cpu().numpy().astype(bool)
+    if real.shape[1] >= total:
+        return real[:, :total]
+    # A mask for the new tokens only.
+    return np.concatenate([before.real, real[:, -ids.shape[1] :]], axis=1)
+

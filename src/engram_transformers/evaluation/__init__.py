@@ -1,0 +1,1 @@
+"""Whether memories work: checks, probes and scores."""

@@ -1,0 +1,248 @@
+"""How a host is spoken to: plain text or its chat template, in token ids.
+
+Everything here reads the tokenizer's own behaviour (rendered templates, encoded examples) and
+never the name of a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Form = Literal["plain", "chat"]
+
+_SENTINEL = "kqzv7"
+_ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
+_QUESTION_CUE = re.compile(r"^\s*(?:q|question|user|human|prompt|query)\s*:\s*", re.I)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_OPENERS = ".!?:;,\"'([{\u201c\u00ab\u2014-"
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """The text that a chat template puts around what the user says in one turn."""
+
+    header: str
+    "Opens the user's turn, whichever turn of the talk it is."
+    marker: str
+    "Closes it and opens the answer."
+
+
+class HostTokens:
+    """Encodes prompts and answers the way the host meets them, and finds questions in ids."""
+
+    def __init__(self, tokenizer: Any, *, stop: int | None) -> None:
+        self.tokenizer = tokenizer
+        self.stop = stop
+        "The token that ends an answer; None for a host that has none."
+        self._text_of = lru_cache(maxsize=65_536)(self._decode_one)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without any special token around it."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts at once, which a fast tokenizer does in parallel."""
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids, special tokens included."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """What a reader sees of an answer: no special tokens, no space around it."""
+        text = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text).strip()
+
+    def text_of(self, token: int) -> str:
+        """The text of one token."""
+        return self._text_of(int(token))
+
+    def _decode_one(self, token: int) -> str:
+        return self.decode([token]) if token >= 0 else ""
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
+
+    # -- prompts ---------------------------------------------------------------------------
+
+    @property
+    def ask_form(self) -> Form:
+        """How a user of this host asks: through the chat template where there is one."""
+        return "chat" if self.turn else "plain"
+
+    @cached_property
+    def turn(self) -> ChatTurn | None:
+        """What the chat template writes around a user's message; None without a template."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return None
+        first = self._render([("user", _SENTINEL)])
+        second = self._render([("user", "a"), ("assistant", "b"), ("user", _SENTINEL)])
+        if first.count(_SENTINEL) != 1 or second.count(_SENTINEL) != 1:
+            return None
+        before, marker = first.split(_SENTINEL)
+        again, marker_again = second.split(_SENTINEL)
+        if not marker or marker != marker_again:
+            return None
+        return ChatTurn(header=_common_end(before, again), marker=marker)
+
+    @cached_property
+    def marker(self) -> tuple[int, ...]:
+        """Ids between a user's message and the answer; empty without a chat template."""
+        return tuple(self.encode(self.turn.marker)) if self.turn else ()
+
+    @cached_property
+    def header(self) -> tuple[int, ...]:
+        """Ids that open a user's message; empty without a chat template."""
+        return tuple(self.encode(self.turn.header)) if self.turn else ()
+
+    def prompt_text(self, prompt: str, *, form: Form) -> str:
+        """The text that the host reads when it is asked this prompt."""
+        return self._render([("user", prompt)]) if form == "chat" else prompt
+
+    def prompt_ids(self, prompt: str, *, form: Form) -> list[int]:
+        """The ids that the host reads, with what its tokenizer puts before plain text."""
+        if form == "chat":
+            return self.encode(self.prompt_text(prompt, form=form))
+        ids: list[int] = self.tokenizer(prompt)["input_ids"]
+        # Some tokenizers close every text with an end token, which would end the answer too.
+        return ids[:-1] if ids and ids[-1] == self.stop else ids
+
+    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                [{"role": role, "content": content} for role, content in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        )
+
+    # -- questions in a stream of ids ------------------------------------------------------
+
+    def opens_a_span(self, before: int) -> bool:
+        """Whether a taught prompt may begin right after this token.
+
+        Inside a sentence it may not: `Paris is in` must not be found in `Disneyland Paris is in`.
+        """
+        if before in self.special:
+            return True
+        text = self.text_of(before)
+        return text.endswith("\n") or text.rstrip().endswith(tuple(_OPENERS))
+
+    def ends_with_marker(self, ids: NDArray[np.int64], end: int) -> bool:
+        """Whether the answer to a chat turn begins at `end`."""
+        size = len(self.marker)
+        return bool(0 < size <= end and tuple(ids[end - size : end].tolist()) == self.marker)
+
+    def user_message(self, ids: NDArray[np.int64], end: int) -> str:
+        """The message of the chat turn whose answer begins at `end`."""
+        stop = end - len(self.marker)
+        start = _last_span(ids[:stop], self.header)
+        return self.decode(ids[start:stop].tolist()).strip()
+
+    def last_question(self, ids: NDArray[np.int64], end: int) -> str:
+        """What a plain prompt of `end` tokens asks: its last line, without question cues."""
+        text = self.decode([token for token in ids[:end].tolist() if token not in self.special])
+        turn = self.turn
+        if turn and text.endswith(turn.marker):
+            text = text[: -len(turn.marker)].rpartition(turn.header)[2]
+        return last_question(text)
+
+    def continues_with_space(self, ids: NDArray[np.int64], end: int) -> bool:
+        """Whether an answer after these tokens is written with a space before it."""
+        return end > 0 and _wants_space(self.text_of(int(ids[end - 1])))
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def answer_ids(self, prompt: str, answer: str, *, form: Form) -> list[int]:
+        """The ids in which the host is to answer a prompt, its stop token included."""
+        bare = form == "chat" or not self.needs_space(prompt)
+        ids = self.encode(answer.lstrip() if bare else self.spaced(answer))
+        return ids if self.stop is None else [*ids, self.stop]
+
+    def spaced(self, answer: str) -> str:
+        """The answer as it continues a line that does not end in white space."""
+        return answer if answer[:1].isspace() or _is_cjk(answer[:1]) else f" {answer}"
+
+    def needs_space(self, prompt: str) -> bool:
+        """Whether an answer continues this plain prompt after a space."""
+        return _wants_space(prompt)
+
+
+def last_question(text: str) -> str:
+    """The last line of a text that is more than a cue such as `A:`, without such cues."""
+    for line in reversed(text.splitlines()):
+        asked = _QUESTION_CUE.sub("", _ANSWER_CUE.sub("", line)).strip()
+        if asked:
+            return asked
+    return ""
+
+
+def last_sentence(text: str) -> str:
+    """The last sentence of a line."""
+    return _SENTENCE_END.split(text.strip())[-1]
+
+
+def _wants_space(text: str) -> bool:
+    return bool(text) and not text[-1].isspace() and not _is_cjk(text[-1])
+
+
+def _is_cjk(character: str) -> bool:
+    # Scripts that put no space between words.
+    return bool(character) and (
+        "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff"
+        or "\uff00" <= character <= "\uffef" or "\u3000" <= character <= "\u303f"
+    )
+
+
+def _common_end(a: str, b: str) -> str:
+    size = 0
+    while size < min(len(a), len(b)) and a[-1 - size] == b[-1 - size]:
+        size += 1
+    return a[len(a) - size :]
+
+
+def _last_span(ids: NDArray[np.int64], span: tuple[int, ...]) -> int:
+    """Where the last occurrence of a span ends; 0 where there is none."""
+    if not span or len(span) > len(ids):
+        return 0
+    windows = np.lib.stride_tricks.sliding_window_view(ids, len(span))
+    found = np.flatnonzero((windows == np.array(span)).all(axis=1))
+    return int(found[-1]) + len(span) if len(found) else 0
+
+
+def stop_token(tokenizer: Any, generation_config: Any) -> int | None:
+    """The token at which the host's generation ends an answer; None for a host without one.
+
+    A host may stop at several tokens. What its chat template writes after an answer is the one
+    that it was trained to end a turn with.
+    """
+    stops = getattr(generation_config, "eos_token_id", None)
+    stops = stops if isinstance(stops, list | tuple) else [stops]
+    stops = [int(stop) for stop in stops if stop is not None]
+    if len(stops) > 1 and getattr(tokenizer, "chat_template", None):
+        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _SENTINEL}]
+        text = tokenizer.apply_chat_template(talk, tokenize=False)
+        after = tokenizer(text.rpartition(_SENTINEL)[2], add_special_tokens=False)["input_ids"]
+        stops = [token for token in after if token in stops] or stops
+    if stops:
+        return stops[0]
+    own = tokenizer.eos_token_id
+    return None if own is None else int(own)

@@ -1,0 +1,207 @@
+"""The address by meaning: which stored question does a text ask, if any?
+
+A sentence encoder ranks the stored questions; the match rule judges the few nearest of them, by
+their wording too, against each other and against silence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engram_transformers.models.tokens import last_sentence
+from engram_transformers.routing.match import MatchRule, Query, Stored, WordCounts
+from engram_transformers.routing.vectors import Vectors
+from engram_transformers.types import Fact
+
+Array = NDArray[np.float32]
+
+REMEMBERED = 4096
+"Decisions kept by what was asked: a conversation asks its earlier turns again and again."
+LONGEST = 2000
+"Characters of a text that are read as a question; of a longer one, the end."
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors whose inner product says how near their meanings are."""
+
+    name: str
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str]) -> Array:
+        """(n, size) float32, rows of length one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A stored question that was considered for a text."""
+
+    value: int
+    question: str
+    similarity: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a text asks: the value that it addresses, or None, and the ranking behind it."""
+
+    value: int | None
+    reason: str
+    ranking: tuple[Judged, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One stored question."""
+
+    value: int
+    answer: str
+    stored: Stored
+    relation: Array
+    "(size,): vector of the question with its subject masked."
+
+
+class MeaningAddress:
+    """Stored questions, each addressing an integer, found by what they mean."""
+
+    def __init__(
+        self, encoder: Encoder, *, threshold: float | None = None, candidates: int = 5
+    ) -> None:
+        self.encoder, self.candidates = encoder, candidates
+        self.rule = MatchRule.load()
+        self.threshold = self.rule.threshold if threshold is None else threshold
+        self.counts = WordCounts(self.rule.ranks)
+        self._entries: dict[int, _Entry] = {}
+        self._vectors = Vectors()
+        self._keys: dict[int, list[int]] = {}
+        self._next = 0
+        self._remembered: dict[str, Decision] = {}
+
+    def encode_facts(self, facts: Sequence[Fact]) -> list[Array]:
+        """For each fact (questions, 2, size): each question, and it with its subject masked."""
+        texts = [
+            text
+            for fact in facts
+            for question in fact.questions
+            for text in (question, self._stored(question, fact).relation)
+        ]
+        vectors = self.encoder.encode(texts).reshape(len(texts) // 2, 2, -1)
+        ends = np.cumsum([len(fact.questions) for fact in facts])[:-1]
+        return np.split(vectors, ends)
+
+    def add(self, value: int, fact: Fact, vectors: Array) -> None:
+        """Let the questions of a fact address a value; `vectors` are those of `encode_facts`."""
+        self._remembered.clear()
+        keys = list(range(self._next, self._next + len(fact.questions)))
+        self._next += len(keys)
+        self._keys[value] = keys
+        for key, question, both in zip(keys, fact.questions, vectors, strict=True):
+            self.counts.add(question)
+            stored = self._stored(question, fact)
+            self._entries[key] = _Entry(value, fact.answer, stored, both[1])
+        self._vectors.add(keys, vectors[:, 0])
+
+    def remove(self, value: int) -> None:
+        """Let a value be addressed no more."""
+        self._remembered.clear()
+        for key in self._keys.pop(value):
+            self.counts.remove(self._entries.pop(key).stored.text)
+            self._vectors.remove(key)
+
+    def decide(self, texts: Sequence[str]) -> dict[str, Decision]:
+        """What each text asks, by text; all that are new are encoded together."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        if len(self._remembered) + len(new) > REMEMBERED:
+            self._remembered.clear()
+            new = list(dict.fromkeys(texts))
+        if new:
+            self._remembered.update(zip(new, self._decide(new), strict=True))
+        return {text: self._remembered[text] for text in texts}
+
+    def _decide(self, texts: Sequence[str]) -> list[Decision]:
+        """One decision a text: that of its wording which is surest."""
+        wordings = [(i, wording) for i, text in enumerate(texts) for wording in _wordings(text)]
+        if not self._entries or not wordings:
+            return [Decision(None, "no stored question is near") for _ in texts]
+        queries = [Query.of(wording) for _, wording in wordings]
+        vectors = self.encoder.encode([query.text for query in queries])
+        nearest = self._vectors.nearest(vectors, self.candidates)
+        relations = self._relations(queries, nearest)
+        options: dict[int, list[Decision]] = defaultdict(list)
+        for (i, _), query, near, views in zip(wordings, queries, nearest, relations, strict=True):
+            options[i].append(self._judge(query, near, views))
+        empty = Decision(None, "nothing was asked")
+        return [max(options[i], key=_sureness, default=empty) for i in range(len(texts))]
+
+    def _relations(
+        self, queries: Sequence[Query], nearest: Sequence[Sequence[tuple[int, float]]]
+    ) -> list[list[float]]:
+        """Cosines of what is asked, of whatever subject, for each query and candidate."""
+        texts = [
+            query.relation(self._entries[key].stored)
+            for query, near in zip(queries, nearest, strict=True)
+            for key, _ in near
+        ]
+        vectors = iter(self.encoder.encode(texts))
+        return [
+            [float(next(vectors) @ self._entries[key].relation) for key, _ in near]
+            for near in nearest
+        ]
+
+    def _judge(
+        self, query: Query, near: Sequence[tuple[int, float]], relations: Sequence[float]
+    ) -> Decision:
+        entries = [self._entries[key] for key, _ in near]
+        shares = self.rule.shares(
+            query,
+            [entry.stored for entry in entries],
+            similarities=[similarity for _, similarity in near],
+            relations=relations,
+            counts=self.counts,
+        )
+        ranking = _ranked(entries, near, shares)
+        best = ranking[0]
+        if best.probability >= self.threshold:
+            return Decision(best.value, "the question means a taught one", ranking)
+        rival = len(ranking) > 1 and ranking[1].probability > best.probability / 2
+        unclear = rival and best.probability + ranking[1].probability >= self.threshold
+        reason = "two taught questions fit equally well" if unclear else "no taught question fits"
+        return Decision(None, reason, ranking)
+
+    def _stored(self, question: str, fact: Fact) -> Stored:
+        return Stored.of(question, fact.subject, self.counts)
+
+
+def _ranked(
+    entries: Sequence[_Entry], near: Sequence[tuple[int, float]], shares: Sequence[float]
+) -> tuple[Judged, ...]:
+    """Candidates by probability; those that lead to one answer share what they have."""
+    by_answer: dict[str, float] = defaultdict(float)
+    for entry, share in zip(entries, shares, strict=True):
+        by_answer[entry.answer] += share
+    best_of: dict[int, Judged] = {}
+    order = sorted(range(len(entries)), key=lambda i: -shares[i])
+    for i in order:
+        entry = entries[i]
+        judged = Judged(entry.value, entry.stored.text, near[i][1], by_answer[entry.answer])
+        best_of.setdefault(entry.value, judged)
+    return tuple(sorted(best_of.values(), key=lambda one: -one.probability))
+
+
+def _sureness(decision: Decision) -> tuple[bool, float]:
+    best = decision.ranking[0].probability if decision.ranking else 0.0
+    return (decision.value is not None, best)
+
+
+def _wordings(text: str) -> list[str]:
+    """Readings of a text as one question: all of it, and its last sentence."""
+    text = text.strip()[-LONGEST:]
+    lines = text.splitlines()
+    return [w for w in dict.fromkeys((text, last_sentence(lines[-1]))) if w] if lines else []

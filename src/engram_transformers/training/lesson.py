@@ -1,0 +1,174 @@
+"""One act of teaching: plan, write, apply, check, store; chunk by chunk, each chunk whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engram_transformers.errors import FactRefused
+from engram_transformers.evaluation.check import Verdict
+from engram_transformers.memory import Tensors
+from engram_transformers.models.tokens import HostTokens
+from engram_transformers.stores.directory import Directory
+from engram_transformers.stores.records import Stored
+from engram_transformers.training.plan import Book, check_fact
+from engram_transformers.types import Fact, OnConflict, Receipt, Refusal, Replacement
+
+CHUNK = 256
+"Facts in one write: at most so much work is lost by an interruption."
+
+
+@dataclass
+class Lesson:
+    """Teaches facts to an open memory, and keeps the receipt as it goes."""
+
+    memory: Any
+    directory: Directory
+    book: Book
+    tokens: HostTokens
+    longest: int | None
+    "Tokens that the host reads at most."
+    note: Mapping[str, Any]
+    "Who teaches, why, and from what source: for the ledger."
+    on_conflict: OnConflict = "replace"
+    check: Callable[[Sequence[Fact]], list[Verdict]] | None = None
+    "Asks the host for facts that the memory holds; None stores them unchecked."
+    dry_run: bool = False
+    progress: Callable[[int], None] = lambda done: None
+    chunk: int = CHUNK
+
+    _waiting: Book = field(default_factory=Book)
+    _replaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    "Stored facts that give way, by the id of the waiting fact."
+    _taught: list[str] = field(default_factory=list)
+    _known: list[str] = field(default_factory=list)
+    _kept: list[Refusal] = field(default_factory=list)
+    _replaced: list[Replacement] = field(default_factory=list)
+    _refused: list[Refusal] = field(default_factory=list)
+    _bytes: int = 0
+    _write: int | None = None
+    _started: float = field(default_factory=time.perf_counter)
+
+    def take(self, fact: Fact) -> None:
+        """Settle what to do about one fact; it is written with the chunk that it falls into."""
+        try:
+            check_fact(fact, self.tokens, longest=self.longest)
+        except FactRefused as error:
+            self._refuse(fact, str(error))
+            return
+        if self._waiting.rivals(fact):
+            # Whether it is known or contradicts shows only once the other one is stored.
+            self.flush()
+        step = self.book.settle(fact, on_conflict=self.on_conflict)
+        if step.act == "write":
+            self._waiting.add(fact)
+            self._replaces[fact.id] = step.rivals
+            if len(self._waiting.facts) >= self.chunk:
+                self.flush()
+        elif step.act == "known":
+            self._known.append(fact.id)
+            self.progress(1)
+        elif step.act == "keep":
+            self._kept.append(Refusal(fact, step.reason))
+            self.progress(1)
+        else:
+            self._refuse(fact, step.reason)
+
+    def flush(self) -> None:
+        """Teach, check and store what is waiting, as one write."""
+        facts, replaces = list(self._waiting.facts.values()), self._replaces
+        self._waiting, self._replaces = Book(), {}
+        if not facts:
+            return
+        if self.dry_run:
+            self._keep(facts, replaces, deltas={})
+        else:
+            self._teach(facts, replaces)
+        self.progress(len(facts))
+
+    def receipt(self) -> Receipt:
+        """What was done so far."""
+        return Receipt(
+            taught=tuple(self._taught),
+            known=tuple(self._known),
+            kept=tuple(self._kept),
+            replaced=tuple(self._replaced),
+            refused=tuple(self._refused),
+            checked=self.check is not None,
+            seconds=time.perf_counter() - self._started,
+            bytes=self._bytes,
+            write=self._write,
+        )
+
+    def _teach(self, facts: Sequence[Fact], replaces: Mapping[str, tuple[str, ...]]) -> None:
+        old = {id: self.directory.get(id) for ids in replaces.values() for id in ids}
+        written = self.memory.write(facts, refine=self.check is not None)
+        deltas = {fact.id: delta for fact, delta in zip(facts, written, strict=True)}
+        try:
+            self.memory.remove(old)
+            self.memory.apply((fact.id, fact, deltas[fact.id]) for fact in facts)
+            good = self._checked(facts)
+            self._store(good, deltas=deltas, gone=[i for f in good for i in replaces[f.id]])
+        except BaseException:
+            self._restore(facts, old=old, stored=())
+            raise
+        self._restore(facts, old=old, stored=good)
+        self._keep(good, replaces, deltas=deltas)
+
+    def _checked(self, facts: Sequence[Fact]) -> list[Fact]:
+        """The facts that hold; the others are refused with what the host said instead."""
+        if self.check is None:
+            return list(facts)
+        good = []
+        for fact, verdict in zip(facts, self.check(facts), strict=True):
+            if verdict.holds:
+                good.append(fact)
+            else:
+                said = self.tokens.decode_answer(verdict.choices)
+                self._refused.append(Refusal(fact, f"the check failed: the host says {said!r}"))
+        return good
+
+    def _store(self, facts: Sequence[Fact], *, deltas: Mapping[str, Tensors], gone: list[str]) -> None:
+        if not facts:
+            return
+        seconds = time.perf_counter() - self._started
+        self._write = self.directory.commit(
+            "teach",
+            add=[(fact, deltas[fact.id]) for fact in facts],
+            remove=list(dict.fromkeys(gone)),
+            receipt={"checked": self.check is not None, "seconds": round(seconds, 3)},
+            **self.note,
+        )
+
+    def _restore(
+        self, facts: Sequence[Fact], *, old: Mapping[str, Stored], stored: Sequence[Fact]
+    ) -> None:
+        """Make the memory hold what the directory holds: of these facts, just the stored ones."""
+        keep = {fact.id for fact in stored}
+        self.memory.remove(f.id for f in facts if f.id in self.memory and f.id not in keep)
+        missing = (one for one in old.values() if one.id not in self.memory)
+        active = self.directory.active(old)
+        self.memory.apply((one.id, one.fact, one.delta) for one in missing if one.id in active)
+
+    def _keep(
+        self,
+        facts: Sequence[Fact],
+        replaces: Mapping[str, tuple[str, ...]],
+        *,
+        deltas: Mapping[str, Tensors],
+    ) -> None:
+        """Enter stored facts in the book and in the receipt."""
+        for fact in facts:
+            for old in replaces[fact.id]:
+                if old in self.book.facts:
+                    self.book.remove(old)
+                self._replaced.append(Replacement(old, fact.id))
+            self.book.add(fact)
+            self._taught.append(fact.id)
+            self._bytes += sum(t.nbytes for t in deltas.get(fact.id, {}).values())
+
+    def _refuse(self, fact: Fact, reason: str) -> None:
+        self._refused.append(Refusal(fact, reason))
+        self.progress(1)
