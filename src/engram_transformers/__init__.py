@@ -18,7 +18,7 @@ _HOMES = {
     "Firing": "types",
     "EngramError": "errors",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +24,8 @@ PLACES = ("block_in", "block_out", "mlp_out", "final")
 _FEED_FORWARD = re.compile(r"mlp|feed_?forward|^ffn?$|ffn|^ff_", re.IGNORECASE)
 _EXPERTS = re.compile(r"experts$", re.IGNORECASE)
 _NORM = re.compile(r"norm", re.IGNORECASE)
+# Norms of embeddings stand beside the blocks too, and are registered after them as often as not.
+_NOT_FINAL = re.compile(r"embed|per_layer", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Adapter:
         self.config: Any = self.model.config.get_text_config(decoder=True)
         self.model_type: str = self.config.model_type
         self._quirk = quirk_of(self.model_type)
-        self.hidden_size: int = self.config.hidden_size
+        self.hidden_size: int = self._find_hidden_size()
         self.head: nn.Module = self._find_head()
         self.decoder: nn.Module = self._find_decoder()
         self.layers: nn.ModuleList = self._find_layers()
@@ -70,6 +71,7 @@ class Adapter:
             found = self._norm_after_layers()
         if found is None:
             raise self._missing("final", "there is no norm after its last block", "block_out")
+        self._check_head()
         return found
 
     @property
@@ -111,6 +113,7 @@ class Adapter:
         Logits are ``norm_output @ output_weight.T + head_bias``, up to a scale (Cohere, Granite)
         or a soft cap (Gemma 2), neither of which changes their order.
         """
+        self._check_head()
         weight = _weight(self.head)
         if weight.shape[1] == self.hidden_size:
             return weight
@@ -147,6 +150,15 @@ class Adapter:
         length = getattr(self.config, "max_position_embeddings", None)
         return length if isinstance(length, int) and length > 0 else None
 
+    def _find_hidden_size(self) -> int:
+        size = getattr(self.config, "hidden_size", None)
+        if not isinstance(size, int):
+            raise PlaceNotFound(
+                f"{self.model_type} has no single hidden size, so it is no stack of alike blocks. "
+                "Use a host with one decoder."
+            )
+        return size
+
     def _find_head(self) -> nn.Module:
         head = self.model.get_output_embeddings()
         if not isinstance(head, nn.Module):
@@ -179,17 +191,21 @@ class Adapter:
         return min(stacks, key=lambda stack: stack[0])[1]
 
     def _norm_after_layers(self) -> nn.Module | None:
-        children = list(self._home_of_layers().children())
-        after = children[children.index(self.layers) + 1 :]
-        norms = [child for child in after if _NORM.search(type(child).__name__)]
+        home = _innermost(self.decoder, self.layers)
+        children = list(home.named_children())
+        after = children[[child for _, child in children].index(self.layers) + 1 :]
+        norms = [child for name, child in after if _is_norm(child) and not _NOT_FINAL.search(name)]
         return norms[-1] if norms else None
 
-    def _home_of_layers(self) -> nn.Module:
-        return next(
-            module
-            for module in self.decoder.modules()
-            if any(child is self.layers for child in module.children())
-        )
+    def _check_head(self) -> None:
+        """Raise `PlaceNotFound` when the head transforms the norm's output, as BERT's does."""
+        home = _innermost(self.model, self.layers, self.head)
+        for child in home.children():
+            parts = set(child.modules())
+            if self.layers not in parts and any(
+                part is not self.head and (_is_linear(part) or _is_norm(part)) for part in parts
+            ):
+                raise self._missing("final", "its head transforms the norm's output", "block_out")
 
     def _projection(self, width: int) -> Tensor:
         # Small OPT models shrink the norm's output before the head: fold that into the rows.
@@ -235,6 +251,20 @@ def _at(root: nn.Module, path: str) -> nn.Module | None:
     return dict(root.named_modules()).get(path)
 
 
+def _innermost(root: nn.Module, *inside: nn.Module) -> nn.Module:
+    """The smallest part of `root` below which all of `inside` stand."""
+    holders = [
+        part
+        for part in root.modules()
+        if part not in inside and all(module in set(part.modules()) for module in inside)
+    ]
+    return holders[-1]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return _NORM.search(type(module).__name__) is not None
+
+
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
@@ -254,13 +284,21 @@ def _shape(linear: nn.Module) -> tuple[int, int]:
 
 
 def _are_blocks(stack: nn.ModuleList) -> bool:
-    return all(any(_is_linear(part) for part in block.modules()) for block in stack)
+    # Models that keep attentions, norms and feed-forwards in separate lists have no blocks.
+    return all(
+        any(_is_linear(part) for part in block.modules())
+        and any(_is_norm(part) for part in block.modules())
+        for block in stack
+    )
 
 
-def _feed_forward_linears(block: nn.Module) -> Iterator[nn.Module]:
+def _feed_forward_linears(block: nn.Module) -> list[nn.Module]:
     """Linear layers of a block's feed-forward in order, whether it is a child or inlined."""
-    for name, child in block.named_children():
-        if _is_linear(child):
-            yield child
-        elif _FEED_FORWARD.search(name) or _FEED_FORWARD.search(type(child).__name__):
-            yield from (part for part in child.modules() if _is_linear(part))
+    inside = [
+        part
+        for name, child in block.named_children()
+        if _FEED_FORWARD.search(name) or _FEED_FORWARD.search(type(child).__name__)
+        for part in child.modules()
+        if _is_linear(part)
+    ]
+    return inside or [child for child in block.children() if _is_linear(child)]

@@ -28,6 +28,14 @@ NONE = Quirk()
 QUIRKS: dict[str, Quirk] = {
     # The norm is registered before the blocks although it runs after them.
     "opt": Quirk(final_norm="final_layer_norm"),
+    # The final norm is called as if it belonged to the embeddings.
+    "lfm2": Quirk(final_norm="embedding_norm"),
+    "lfm2_moe": Quirk(final_norm="embedding_norm"),
+    "lfm3": Quirk(final_norm="embedding_norm"),
+    # `decoder` is the name of its output layer.
+    "modernbert-decoder": Quirk(decoder="model"),
+    # Each member of its list holds two of the blocks that the configuration counts.
+    "longcat_flash": Quirk(layers="layers"),
 }
 
 
