@@ -15,7 +15,8 @@ from engram_transformers.errors import BadInput, Interrupted
 from engram_transformers.evaluation.check import Trial, Verdict, check
 from engram_transformers.memory import Writable
 from engram_transformers.models.adapter import Adapter
-from engram_transformers.models.load import DEFAULT_HOST, load_host
+from engram_transformers.models.embedded import EMBEDDED
+from engram_transformers.models.load import load_host
 from engram_transformers.models.tokens import HostTokens, stop_token
 from engram_transformers.registry import memory_class
 from engram_transformers.stores.directory import Directory, Stats, is_memory
@@ -27,7 +28,7 @@ from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Re
 Progress = Callable[[int], None]
 
 
-def load(id: str = DEFAULT_HOST, **options: Any) -> Host:
+def load(id: str = EMBEDDED, **options: Any) -> Host:
     """Load a host: the embedded one, a Hugging Face id, a local folder or a `.gguf` file.
 
     Options are those of `models.load.load_host`: `dtype`, `device`, `trust_remote_code`.
@@ -45,7 +46,11 @@ class Host:
         self.tokens = HostTokens(tokenizer, stop=stop_token(tokenizer, model.generation_config))
 
     def open_memory(
-        self, path: str | os.PathLike[str], *, kind: str = "lookup", read_only: bool = False,
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kind: str = "lookup",
+        read_only: bool = False,
         **options: Any,
     ) -> OpenMemory:
         """Open a memory directory and attach it, creating it where there is none.
@@ -191,7 +196,11 @@ class OpenMemory:
         return lesson.receipt()
 
     def forget(
-        self, ids: str | Iterable[str], *, dry_run: bool = False, who: str | None = None,
+        self,
+        ids: str | Iterable[str],
+        *,
+        dry_run: bool = False,
+        who: str | None = None,
         why: str | None = None,
     ) -> tuple[Fact, ...]:
         """Forget facts by id; afterwards the host computes as if they had never been taught."""
@@ -206,7 +215,10 @@ class OpenMemory:
         """Take back the last write that is in effect, or a given one, exactly."""
         inverse = self.directory.inverse(write)
         number = self.directory.commit(
-            "undo", add=inverse.add, remove=inverse.remove, undoes=inverse.undoes,
+            "undo",
+            add=inverse.add,
+            remove=inverse.remove,
+            undoes=inverse.undoes,
             who=who or _user(),
         )
         self._change(remove=inverse.remove, add=inverse.add)

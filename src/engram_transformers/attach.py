@@ -262,9 +262,7 @@ class _Observer:
             dict(before.carried),
         )
         rows = self._rows(history, start=before.length)
-        self.call = replace(
-            self.call, history=history, signal=Signal(rows, history.carried)
-        )
+        self.call = replace(self.call, history=history, signal=Signal(rows, history.carried))
         keep_history(past, history)
 
     def end(
@@ -336,4 +334,3 @@ def _real(mask: Any, before: History, ids: NDArray[np.int64]) -> NDArray[np.bool
         return real[:, :total]
     # A mask for the new tokens only.
     return np.concatenate([before.real, real[:, -ids.shape[1] :]], axis=1)
-

@@ -83,9 +83,7 @@ def _read(adapter: Adapter, prefix: tuple[int, ...]) -> Any:
     return adapter.decoder(input_ids=ids, use_cache=True).past_key_values
 
 
-def _batches(
-    trials: Sequence[Trial], *, skip: int, batch_tokens: int
-) -> Iterator[list[int]]:
+def _batches(trials: Sequence[Trial], *, skip: int, batch_tokens: int) -> Iterator[list[int]]:
     """Indices of trials of like length, as many as fit in a pass."""
     sizes = [len(trial.prompt) + len(trial.answer) - skip for trial in trials]
     batch: list[int] = []

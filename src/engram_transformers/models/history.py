@@ -102,7 +102,9 @@ def _watched(base: type) -> type:
         _take(self, np.repeat(np.arange(_rows(self)), repeats))
         return base.batch_repeat_interleave(self, repeats)  # type: ignore[attr-defined]
 
-    methods = {f.__name__: f for f in (reorder_cache, batch_select_indices, batch_repeat_interleave)}
+    methods = {
+        f.__name__: f for f in (reorder_cache, batch_select_indices, batch_repeat_interleave)
+    }
     known = {name: f for name, f in methods.items() if hasattr(base, name)}
     return type(base.__name__, (base,), {**known, "keeps_history": True, "__module__": __name__})
 

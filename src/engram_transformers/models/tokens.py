@@ -207,8 +207,10 @@ def _wants_space(text: str) -> bool:
 def _is_cjk(character: str) -> bool:
     # Scripts that put no space between words.
     return bool(character) and (
-        "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff"
-        or "\uff00" <= character <= "\uffef" or "\u3000" <= character <= "\u303f"
+        "\u3040" <= character <= "\u30ff"
+        or "\u3400" <= character <= "\u9fff"
+        or "\uff00" <= character <= "\uffef"
+        or "\u3000" <= character <= "\u303f"
     )
 
 

@@ -181,6 +181,11 @@ class Directory:
             row = self._only(id.strip().lower())
             return _stored(row, self._deltas([row.row], snapshot=False)[row.row])
 
+    def active(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids under which a fact is active."""
+        with self._ledger.reading():
+            return {id for id in ids if self._ledger.rows("removed IS NULL AND id = ?", id)}
+
     def commit(
         self,
         act: Act,

@@ -130,7 +130,9 @@ class Lesson:
                 self._refused.append(Refusal(fact, f"the check failed: the host says {said!r}"))
         return good
 
-    def _store(self, facts: Sequence[Fact], *, deltas: Mapping[str, Tensors], gone: list[str]) -> None:
+    def _store(
+        self, facts: Sequence[Fact], *, deltas: Mapping[str, Tensors], gone: list[str]
+    ) -> None:
         if not facts:
             return
         seconds = time.perf_counter() - self._started

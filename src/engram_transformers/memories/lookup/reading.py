@@ -161,9 +161,7 @@ class Reader:
     def _decide(self, texts: Sequence[str]) -> Mapping[str, Decision]:
         return self.meaning.decide(texts) if self.meaning is not None and texts else {}
 
-    def _triggers(
-        self, row: Row, found: _Found, asked: Mapping[str, Decision]
-    ) -> list[Trigger]:
+    def _triggers(self, row: Row, found: _Found, asked: Mapping[str, Decision]) -> list[Trigger]:
         triggers = list(found.exact)
         for end, text in found.questions:
             value = asked[text].value
