@@ -36,9 +36,7 @@ _POSSESSIVE = re.compile(r"['’]s\b")
 _QUOTED = re.compile(r"[\"“«„]([^\"”»“]+)[\"”»“]")
 
 # Letters that Unicode does not split into a base letter and a mark.
-_UNSPLIT = str.maketrans(
-    {"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": None, "'": None}
-)
+_UNSPLIT = str.maketrans({"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": None, "'": None})
 
 # What stands in a masked text where the subject was.
 PLACEHOLDER = "x"
@@ -137,9 +135,7 @@ class WordCounts:
 
     def weight(self, word: str) -> float:
         """How telling the word is, 0 to 1: an inverse document frequency."""
-        prior = COMMONEST_RANK / (
-            COMMONEST_RANK + (LAST_RANK if has_digit(word) else self.rank(word))
-        )
+        prior = COMMONEST_RANK / (COMMONEST_RANK + (LAST_RANK if has_digit(word) else self.rank(word)))
         share = (self._counts[word] + self.PRIOR_TEXTS * prior) / (self._texts + self.PRIOR_TEXTS)
         return min(1.0, -math.log(min(1.0, share)) / math.log(LAST_RANK / COMMONEST_RANK))
 
@@ -217,10 +213,7 @@ def _inferred_naming(text: str, found: tuple[str, ...], counts: WordCounts) -> t
     """A guess at the subject's words from how the text is written."""
     quoted = {w for part in _QUOTED.findall(text) for w in words(part)}
     written = _written_forms(text, found)
-    marks = [
-        _mark(w, form, place, counts)
-        for place, (w, form) in enumerate(zip(found, written, strict=True))
-    ]
+    marks = [_mark(w, form, place, counts) for place, (w, form) in enumerate(zip(found, written, strict=True))]
     marks = [1.0 if w in quoted else m for w, m in zip(found, marks, strict=True)]
     return tuple(_bridged(marks, found, counts))
 
@@ -370,14 +363,6 @@ def features(
 # --- what is decided --------------------------------------------------------
 
 
-class Choice(NamedTuple):
-    """The best proposal, how sure it is, and whether that is sure enough."""
-
-    index: int
-    probability: float
-    fires: bool
-
-
 @dataclass(frozen=True)
 class MatchRule:
     """A fitted score over `FEATURES`: linear, plus a small hidden layer.
@@ -419,16 +404,8 @@ class MatchRule:
         """How surely one proposal, shape (d,), is meant, were it the only one."""
         return float(1.0 / (1.0 + np.exp(-self.score(proposal))))
 
-    def choose(self, proposals: Array, answers: Sequence[object]) -> Choice:
-        """The proposal to answer with, of `proposals` (n, d) and their answers.
-
-        Proposals share one probability with silence.  Those with the same answer
-        stand for one another; those with another answer compete.
-        """
+    def shares(self, proposals: Array) -> Array:
+        """(n,): the probability of each proposal (n, d); what they leave is that of silence."""
         scores = np.append(self.score(proposals), 0.0)
         shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        best = int(np.argmax(shares[:-1]))
-        same = [i for i, answer in enumerate(answers) if answer == answers[best]]
-        probability = float(shares[same].sum())
-        return Choice(best, probability, probability >= self.threshold)
+        return np.asarray((shares / shares.sum())[:-1])
