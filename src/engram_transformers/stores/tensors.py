@@ -35,6 +35,7 @@ DTYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
 }
+NOT_IN_NUMPY = {torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -85,8 +86,9 @@ def _code(name: str, value: torch.Tensor) -> str:
 
 
 def _raw(value: torch.Tensor) -> bytes:
-    flat = value.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy().tobytes())
+    if value.dtype in NOT_IN_NUMPY:
+        value = value.detach().reshape(-1).view(torch.uint8)
+    return value.numpy(force=True).tobytes()
 
 
 @lru_cache(maxsize=4096)
