@@ -48,8 +48,16 @@ def _last(ledger: Ledger, gone: set[int]) -> int:
 def _check_untouched(ledger: Ledger, number: int, added: list[Row]) -> None:
     """Everything that the write stored must still be there, unchanged."""
     active = ledger.active(row.id for row in added)
+    # A fact that was forgotten and brought back has another row with the same content.
+    moved = [row for row in added if row.id in active and active[row.id].row != row.row]
+    deltas = ledger.packed([each.row for row in moved for each in (row, active[row.id])])
+    changed = {
+        row.id
+        for row in moved
+        if row.fact != active[row.id].fact or deltas[row.row] != deltas[active[row.id].row]
+    }
     for row in added:
-        if row.id not in active or not _same(ledger, row, active[row.id]):
+        if row.id not in active or row.id in changed:
             raise _touched(ledger, number, row.id)
 
 
@@ -63,14 +71,6 @@ def _check_free(ledger: Ledger, number: int, removed: list[Row], *, leaving: set
             known = other.id != row.id and _was_there(ledger, number, other.id)
             if other.id not in leaving and not known:
                 raise _touched(ledger, number, other.id)
-
-
-def _same(ledger: Ledger, one: Row, other: Row) -> bool:
-    # A fact that was forgotten and brought back has another row with the same content.
-    if one.row == other.row:
-        return True
-    deltas = ledger.packed([one.row, other.row])
-    return one.fact == other.fact and deltas[one.row] == deltas[other.row]
 
 
 def _was_there(ledger: Ledger, number: int, id: str) -> bool:
