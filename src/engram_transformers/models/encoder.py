@@ -63,6 +63,11 @@ class SentenceEncoder:
         self._model = _bert(self.folder).to(self.device)
         self.dimension: int = self._model.config.hidden_size
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Its tokens with their ids; a WordPiece vocabulary is ordered from common to rare."""
+        return dict(self._tokenizer.get_vocab())
+
     def __deepcopy__(self, memo: dict[int, Any]) -> SentenceEncoder:
         return self
 
@@ -196,6 +201,11 @@ class HostEncoder:
         host = fingerprint(self.adapter.model, self._tokenizer)
         recipe = json.dumps([host, self.layer, self.max_tokens, NEUTRAL])
         return hashlib.sha256(recipe.encode()).hexdigest()[:32]
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The host's tokens with their ids; merges are learned from common to rare."""
+        return dict(self._tokenizer.get_vocab())
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> Vectors:
         """(texts, dimension) float32 of length 1; texts are cut at `max_tokens`."""
