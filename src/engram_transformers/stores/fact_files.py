@@ -103,8 +103,8 @@ class FactFile:
     def _head(self) -> bytes:
         """The first bytes, decompressed, without a byte order mark."""
         if self.path == STDIN:
-            self._stdin = sys.stdin.buffer
-            return bytes(self._stdin.peek(HEAD))  # type: ignore[attr-defined]
+            self._gzipped, self._stdin = False, io.BufferedReader(sys.stdin.buffer.raw, HEAD)
+            return _checked_head(self.name, self._stdin.peek(HEAD))
         path = Path(self.path)
         if path.is_dir():
             raise FactFileError(f"{path} is a directory; name the files in it")
@@ -119,8 +119,9 @@ class FactFile:
     def _open(self) -> BinaryIO:
         if self.path == STDIN:
             return self._stdin
-        opened = gzip.open(self.path) if self._gzipped else Path(self.path).open("rb")
-        return io.BufferedReader(opened, HEAD) if self._gzipped else opened  # type: ignore
+        if self._gzipped:
+            return io.BufferedReader(gzip.GzipFile(self.path), HEAD)
+        return Path(self.path).open("rb")
 
     def _lines(self) -> Iterator[tuple[int, bytes | Fault]]:
         """Numbered lines; a line that is too long is a fault."""
