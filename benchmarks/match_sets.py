@@ -19,9 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DATA = Path(
-    os.environ.get("ENGRAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
+DATA = Path(os.environ.get("ENGRAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SILENCE = -1
 
 Row = dict[str, Any]
@@ -180,64 +178,146 @@ def wikidata() -> QuestionSet:
 # one another.
 WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     "person": {
-        "birth place": ("Where was [X] born?", "What is the birthplace of [X]?", "[X] was born in",
-                        "In which town did [X] come into the world?", "[X] birth place?"),
-        "birth date": ("When was [X] born?", "What is the date of birth of [X]?",
-                       "In which year was [X] born?", "[X] birthday?"),
-        "death place": ("Where did [X] die?", "[X] passed away in the city of",
-                        "What is the place of death of [X]?", "[X] place of death?"),
-        "death date": ("When did [X] die?", "What is the date of death of [X]?",
-                       "In what year did [X] pass away?"),
-        "spouse": ("Who is [X] married to?", "What is the name of [X]'s wife or husband?",
-                   "Who is the spouse of [X]?", "[X] spouse?"),
-        "child": ("Who is [X]'s child?", "What is the name of the child of [X]?",
-                  "Whom did [X] have as a son or daughter?"),
+        "birth place": (
+            "Where was [X] born?",
+            "What is the birthplace of [X]?",
+            "[X] was born in",
+            "In which town did [X] come into the world?",
+            "[X] birth place?",
+        ),
+        "birth date": (
+            "When was [X] born?",
+            "What is the date of birth of [X]?",
+            "In which year was [X] born?",
+            "[X] birthday?",
+        ),
+        "death place": (
+            "Where did [X] die?",
+            "[X] passed away in the city of",
+            "What is the place of death of [X]?",
+            "[X] place of death?",
+        ),
+        "death date": (
+            "When did [X] die?",
+            "What is the date of death of [X]?",
+            "In what year did [X] pass away?",
+        ),
+        "spouse": (
+            "Who is [X] married to?",
+            "What is the name of [X]'s wife or husband?",
+            "Who is the spouse of [X]?",
+            "[X] spouse?",
+        ),
+        "child": (
+            "Who is [X]'s child?",
+            "What is the name of the child of [X]?",
+            "Whom did [X] have as a son or daughter?",
+        ),
         "father": ("Who is the father of [X]?", "[X]'s father is named", "Whose child is [X]?"),
         "mother": ("Who is the mother of [X]?", "[X]'s mother is named", "[X] mother?"),
-        "school": ("Where was [X] educated?", "Which university did [X] attend?",
-                   "Where did [X] go to college?", "[X] alma mater?"),
-        "work": ("What kind of work does [X] do?", "What is the occupation of [X]?",
-                 "By profession, [X] is a", "[X] job?"),
-        "employer": ("Who is the employer of [X]?", "Which company does [X] work for?",
-                     "[X] works for", "Who employs [X]?"),
-        "citizenship": ("Which country is [X] a citizen of?", "What is the nationality of [X]?",
-                        "[X] holds a citizenship from", "What country is [X] from?"),
-        "language": ("What is the native language of [X]?", "[X] spoke the language",
-                     "Which language does [X] speak?", "The mother tongue of [X] is"),
-        "religion": ("What is the religion of [X]?", "[X] is a follower of",
-                     "Which faith does [X] belong to?"),
-        "position": ("What position does [X] play?", "[X] plays in the position of",
-                     "In which role does [X] play on the field?"),
-        "team": ("Which team does [X] play for?", "What club is [X] a member of?",
-                 "[X] team?"),
-        "fame": ("What is [X] famous for?", "What is [X] best known for?",
-                 "What is a notable work of [X]?"),
+        "school": (
+            "Where was [X] educated?",
+            "Which university did [X] attend?",
+            "Where did [X] go to college?",
+            "[X] alma mater?",
+        ),
+        "work": (
+            "What kind of work does [X] do?",
+            "What is the occupation of [X]?",
+            "By profession, [X] is a",
+            "[X] job?",
+        ),
+        "employer": (
+            "Who is the employer of [X]?",
+            "Which company does [X] work for?",
+            "[X] works for",
+            "Who employs [X]?",
+        ),
+        "citizenship": (
+            "Which country is [X] a citizen of?",
+            "What is the nationality of [X]?",
+            "[X] holds a citizenship from",
+            "What country is [X] from?",
+        ),
+        "language": (
+            "What is the native language of [X]?",
+            "[X] spoke the language",
+            "Which language does [X] speak?",
+            "The mother tongue of [X] is",
+        ),
+        "religion": (
+            "What is the religion of [X]?",
+            "[X] is a follower of",
+            "Which faith does [X] belong to?",
+        ),
+        "position": (
+            "What position does [X] play?",
+            "[X] plays in the position of",
+            "In which role does [X] play on the field?",
+        ),
+        "team": ("Which team does [X] play for?", "What club is [X] a member of?", "[X] team?"),
+        "fame": (
+            "What is [X] famous for?",
+            "What is [X] best known for?",
+            "What is a notable work of [X]?",
+        ),
         "award": ("Which award did [X] receive?", "What prize was [X] given?"),
         "instrument": ("What instrument does [X] play?", "[X] plays the instrument"),
     },
     "organisation": {
-        "founder": ("Who founded [X]?", "Who is the founder of [X]?", "[X] was founded by",
-                    "[X] founder?"),
-        "owner": ("Who owns [X]?", "[X] is owned by", "Which company is the parent of [X]?",
-                  "[X] owner?"),
-        "seat": ("Where is the headquarter of [X]?", "Where is [X] headquartered?",
-                 "[X] has its main office in", "[X] headquarters?"),
-        "founding place": ("Where was [X] founded?", "In which city was [X] started?",
-                           "[X] was formed in the city of"),
-        "founding date": ("When was [X] founded?", "In what year was [X] established?",
-                          "What is the inception date of [X]?", "[X] founding year?"),
-        "head": ("Who is the CEO of [X]?", "The chief executive of [X] is", "Who leads [X]?",
-                 "[X] CEO?"),
+        "founder": (
+            "Who founded [X]?",
+            "Who is the founder of [X]?",
+            "[X] was founded by",
+            "[X] founder?",
+        ),
+        "owner": (
+            "Who owns [X]?",
+            "[X] is owned by",
+            "Which company is the parent of [X]?",
+            "[X] owner?",
+        ),
+        "seat": (
+            "Where is the headquarter of [X]?",
+            "Where is [X] headquartered?",
+            "[X] has its main office in",
+            "[X] headquarters?",
+        ),
+        "founding place": (
+            "Where was [X] founded?",
+            "In which city was [X] started?",
+            "[X] was formed in the city of",
+        ),
+        "founding date": (
+            "When was [X] founded?",
+            "In what year was [X] established?",
+            "What is the inception date of [X]?",
+            "[X] founding year?",
+        ),
+        "head": (
+            "Who is the CEO of [X]?",
+            "The chief executive of [X] is",
+            "Who leads [X]?",
+            "[X] CEO?",
+        ),
         "staff": ("How many employees does [X] have?", "What is the head count of [X]?"),
         "product": ("What does [X] produce?", "Which product does [X] make?"),
         "industry": ("Which industry does [X] belong to?", "In what business is [X] active?"),
     },
     "place": {
-        "country": ("Which country is [X] located in?", "In what country can [X] be found?",
-                    "[X] is located in the country of", "[X] country?"),
+        "country": (
+            "Which country is [X] located in?",
+            "In what country can [X] be found?",
+            "[X] is located in the country of",
+            "[X] country?",
+        ),
         "continent": ("Which continent is [X] located on?", "[X] belongs to the continent of"),
-        "population": ("How many people live in [X]?", "What is the population of [X]?",
-                       "How large is the number of inhabitants of [X]?", "[X] population?"),
+        "population": (
+            "How many people live in [X]?",
+            "What is the population of [X]?",
+            "How large is the number of inhabitants of [X]?",
+            "[X] population?",
+        ),
         "area": ("What is the area of [X]?", "How many square kilometres does [X] cover?"),
         "mayor": ("Who is the mayor of [X]?", "Who governs the town of [X]?", "[X] mayor?"),
         "twin": ("What is the twin city of [X]?", "[X] is a twin city of"),
@@ -247,45 +327,95 @@ WAYS: dict[str, dict[str, tuple[str, ...]]] = {
         "architect": ("Who designed [X]?", "Which architect planned [X]?"),
     },
     "work": {
-        "author": ("Who is the author of [X]?", "Who wrote [X]?", "[X] was written by",
-                   "[X] author?"),
+        "author": (
+            "Who is the author of [X]?",
+            "Who wrote [X]?",
+            "[X] was written by",
+            "[X] author?",
+        ),
         "performer": ("Who performed [X]?", "Which singer recorded [X]?", "[X] performer?"),
-        "creator": ("Who was [X] created by?", "Who is the creator of [X]?",
-                    "[X] was the creation of"),
+        "creator": (
+            "Who was [X] created by?",
+            "Who is the creator of [X]?",
+            "[X] was the creation of",
+        ),
         "director": ("Who directed [X]?", "The director of [X] is who?", "[X] director?"),
-        "label": ("What music label is [X] represented by?", "Which record label released [X]?",
-                  "[X] record label?"),
-        "language": ("Which language was [X] written in?", "What is the original language of [X]?",
-                     "The language of [X] is"),
+        "label": (
+            "What music label is [X] represented by?",
+            "Which record label released [X]?",
+            "[X] record label?",
+        ),
+        "language": (
+            "Which language was [X] written in?",
+            "What is the original language of [X]?",
+            "The language of [X] is",
+        ),
         "origin": ("Which country was [X] created in?", "What is the country of origin of [X]?"),
-        "date": ("When was [X] published?", "What is the release date of [X]?",
-                 "In what year did [X] come out?", "[X] release year?"),
-        "genre": ("What is the genre of [X]?", "What type of music does [X] play?",
-                  "Which style is [X]?"),
-        "maker": ("Which company is [X] produced by?", "Who is the manufacturer of [X]?",
-                  "[X] is a product of"),
+        "date": (
+            "When was [X] published?",
+            "What is the release date of [X]?",
+            "In what year did [X] come out?",
+            "[X] release year?",
+        ),
+        "genre": (
+            "What is the genre of [X]?",
+            "What type of music does [X] play?",
+            "Which style is [X]?",
+        ),
+        "maker": (
+            "Which company is [X] produced by?",
+            "Who is the manufacturer of [X]?",
+            "[X] is a product of",
+        ),
         "cast": ("Who is the star of [X]?", "Which actor plays the lead in [X]?"),
         "series": ("Which series is [X] part of?", "What series does [X] belong to?"),
     },
     "service": {
-        "port": ("What port does the [X] use?", "Which port does the [X] listen on?",
-                 "On what port is the [X] reachable?", "[X] port?", "port of the [X]"),
-        "owner": ("Who owns the [X]?", "Which team is responsible for the [X]?",
-                  "Who do I ask about the [X]?", "[X] owner?"),
-        "log": ("Where are the logs of the [X]?", "Where does the [X] write its log files?",
-                "[X] logs?"),
-        "database": ("Which database does the [X] use?", "Where does the [X] store its data?",
-                     "[X] database?"),
-        "restart": ("How do I restart the [X]?", "How can the [X] be started again?",
-                    "restart [X]"),
-        "host": ("What host does the [X] run on?", "On which machine is the [X] deployed?",
-                 "[X] host?"),
+        "port": (
+            "What port does the [X] use?",
+            "Which port does the [X] listen on?",
+            "On what port is the [X] reachable?",
+            "[X] port?",
+            "port of the [X]",
+        ),
+        "owner": (
+            "Who owns the [X]?",
+            "Which team is responsible for the [X]?",
+            "Who do I ask about the [X]?",
+            "[X] owner?",
+        ),
+        "log": (
+            "Where are the logs of the [X]?",
+            "Where does the [X] write its log files?",
+            "[X] logs?",
+        ),
+        "database": (
+            "Which database does the [X] use?",
+            "Where does the [X] store its data?",
+            "[X] database?",
+        ),
+        "restart": (
+            "How do I restart the [X]?",
+            "How can the [X] be started again?",
+            "restart [X]",
+        ),
+        "host": (
+            "What host does the [X] run on?",
+            "On which machine is the [X] deployed?",
+            "[X] host?",
+        ),
         "contact": ("What is the email address for the [X]?", "How do I contact the [X] people?"),
-        "hours": ("When is the [X] open?", "What are the opening hours of the [X]?",
-                  "[X] opening hours?"),
+        "hours": (
+            "When is the [X] open?",
+            "What are the opening hours of the [X]?",
+            "[X] opening hours?",
+        ),
         "price": ("How much does the [X] cost?", "What is the price of the [X]?", "[X] price?"),
-        "version": ("What version of the [X] do we run?", "Which release is the [X] on?",
-                    "[X] version?"),
+        "version": (
+            "What version of the [X] do we run?",
+            "Which release is the [X] on?",
+            "[X] version?",
+        ),
     },
 }
 
@@ -351,7 +481,9 @@ def typo(text: str, keep: str, chance: random.Random) -> str:
     word = chance.choice(spots)
     at = word.start() + chance.randrange(1, len(word.group()) - 2)
     swapped = text[at + 1] + text[at]
-    return text[:at] + chance.choice([swapped, text[at], text[at] * 2 + text[at + 1]]) + text[at + 2 :]
+    return (
+        text[:at] + chance.choice([swapped, text[at], text[at] * 2 + text[at + 1]]) + text[at + 2 :]
+    )
 
 
 def dressed(text: str, keep: str, chance: random.Random) -> str:
@@ -374,7 +506,11 @@ def written(seed: int, facts: int, half: int, per_fact: int = 2) -> QuestionSet:
     chance = random.Random(seed)
     names = subjects_by_kind()
     chosen = QuestionSet(f"written-{seed}")
-    picked = [(kind, name) for kind in names for name in chance.sample(names[kind], min(len(names[kind]), facts))]
+    picked = [
+        (kind, name)
+        for kind in names
+        for name in chance.sample(names[kind], min(len(names[kind]), facts))
+    ]
     taught = {name.lower() for _, name in picked}
     for kind, name in picked:
         _ask_written(chosen, kind, name, names[kind], taught, chance, per_fact, half)
@@ -440,7 +576,9 @@ def relations_fit() -> QuestionSet:
     chance = random.Random(5)
     chosen = QuestionSet("relations_lre")
     folder = DATA / "facts/relations_lre/data/factual"
-    tables = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
+    tables = {
+        path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))
+    }
     for name, table in tables.items():
         _relation_rows(chosen, name, table, tables, chance)
     return chosen
@@ -464,7 +602,9 @@ def _relation_rows(
         stored = chance.choice(ways)
         fact = chosen.teach(stored.format(row["subject"]), row["subject"], row["object"])
         for way in chance.sample(ways, min(2, len(ways))):
-            chosen.ask(dressed(way.format(row["subject"]), row["subject"], chance), "rephrased", fact)
+            chosen.ask(
+                dressed(way.format(row["subject"]), row["subject"], chance), "rephrased", fact
+            )
         if rivals:
             chosen.ask(chance.choice(rivals).format(row["subject"]), "other relation")
     for row in samples[half:]:
@@ -513,7 +653,9 @@ def one_hop_fit() -> QuestionSet:
         if place % 2:
             chosen.ask(part["question"], "other subject or relation")
             continue
-        fact = chosen.teach(part["prompt"].format(part["subject"]), part["subject"], part["target_new"]["str"])
+        fact = chosen.teach(
+            part["prompt"].format(part["subject"]), part["subject"], part["target_new"]["str"]
+        )
         chosen.ask(part["question"], "rephrased", fact)
     return chosen
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,9 @@ _POSSESSIVE = re.compile(r"['’]s\b")
 _QUOTED = re.compile(r"[\"“«„]([^\"”»“]+)[\"”»“]")
 
 # Letters that Unicode does not split into a base letter and a mark.
-_UNSPLIT = str.maketrans({"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": None, "'": None})
+_UNSPLIT = str.maketrans(
+    {"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": None, "'": None}
+)
 
 # What stands in a masked text where the subject was.
 PLACEHOLDER = "x"
@@ -135,7 +137,9 @@ class WordCounts:
 
     def weight(self, word: str) -> float:
         """How telling the word is, 0 to 1: an inverse document frequency."""
-        prior = COMMONEST_RANK / (COMMONEST_RANK + (LAST_RANK if has_digit(word) else self.rank(word)))
+        prior = COMMONEST_RANK / (
+            COMMONEST_RANK + (LAST_RANK if has_digit(word) else self.rank(word))
+        )
         share = (self._counts[word] + self.PRIOR_TEXTS * prior) / (self._texts + self.PRIOR_TEXTS)
         return min(1.0, -math.log(min(1.0, share)) / math.log(LAST_RANK / COMMONEST_RANK))
 
@@ -213,7 +217,10 @@ def _inferred_naming(text: str, found: tuple[str, ...], counts: WordCounts) -> t
     """A guess at the subject's words from how the text is written."""
     quoted = {w for part in _QUOTED.findall(text) for w in words(part)}
     written = _written_forms(text, found)
-    marks = [_mark(w, form, place, counts) for place, (w, form) in enumerate(zip(found, written, strict=True))]
+    marks = [
+        _mark(w, form, place, counts)
+        for place, (w, form) in enumerate(zip(found, written, strict=True))
+    ]
     marks = [1.0 if w in quoted else m for w, m in zip(found, marks, strict=True)]
     return tuple(_bridged(marks, found, counts))
 
