@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from engram_transformers.cli.opening import host_of, opened
 from engram_transformers.cli.output import emit, is_terminal, say
 from engram_transformers.cli.parser import Parser, add_memory, add_model, positive
-from engram_transformers.cli.streaming import Stream
-from engram_transformers.cli.words import explanation
 from engram_transformers.errors import BadInput
-from engram_transformers.types import Fact, Firing
 
 if TYPE_CHECKING:
     from engram_transformers.api import Host, OpenMemory
+    from engram_transformers.types import Fact, Firing
 
 
 def configure(parser: Parser) -> None:
@@ -32,6 +30,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engram_transformers.cli.words import explanation
+
     if not args.question.strip():
         raise BadInput("the question is empty")
     if args.bare and args.explain:
@@ -57,6 +57,8 @@ def _asked(args: argparse.Namespace) -> Iterator[tuple[Host, OpenMemory | None]]
 
 
 def _answer(args: argparse.Namespace, host: Host) -> str:
+    from engram_transformers.cli.streaming import Stream
+
     stream = Stream(host.tokens) if is_terminal() and not args.json else None
     options: dict[str, Any] = {"streamer": stream} if stream else {}
     with host.bare() if args.bare else nullcontext():

@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engram_transformers.cli.opening import directory
 from engram_transformers.cli.output import emit, plural, say
 from engram_transformers.cli.parser import Parser, add_memory
 from engram_transformers.errors import BadInput
+
+if TYPE_CHECKING:
+    from engram_transformers.stores.fact_files import Kind
 
 FORMATS = ("jsonl", "json", "csv")
 
@@ -30,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args, path)
     with directory(args) as memory:
         facts = [one.fact for one in memory.facts(deltas=False)]
-    suffix = "" if path is None else path.suffix.lower().lstrip(".")
-    kind = args.format or (suffix if suffix in FORMATS else "jsonl")
+    kind: Kind = args.format or _kind(path)
     _write(lines_of(facts, kind), path)
     if args.json:
         emit({"file": args.file, "format": kind, "facts": len(facts)})
@@ -49,6 +52,11 @@ def _check(args: argparse.Namespace, path: Path | None) -> None:
         raise BadInput(f"{path} exists; name another file, or overwrite it with --force")
     if path and path.suffix == ".gz":
         raise BadInput(f"an export is not compressed; name it {path.with_suffix('')}")
+
+
+def _kind(path: Path | None) -> Kind:
+    kinds: dict[str, Kind] = {".json": "json", ".csv": "csv"}
+    return kinds.get("" if path is None else path.suffix.lower(), "jsonl")
 
 
 def _write(lines: Iterable[str], path: Path | None) -> None:

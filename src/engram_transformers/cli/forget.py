@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engram_transformers.cli.list import matches
 from engram_transformers.cli.opening import directory
 from engram_transformers.cli.output import emit, plural, say, short
 from engram_transformers.cli.parser import Parser, add_memory, add_why
 from engram_transformers.errors import BadInput
-from engram_transformers.stores.directory import Directory
-from engram_transformers.stores.records import Stored
-from engram_transformers.stores.who import user
+
+if TYPE_CHECKING:
+    from engram_transformers.stores.directory import Directory
+    from engram_transformers.stores.records import Stored
 
 
 def configure(parser: Parser) -> None:
@@ -30,6 +32,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engram_transformers.stores.who import user
+
     _check_choice(args)
     with directory(args, writable=not args.dry_run) as memory:
         gone = _chosen(args, memory)

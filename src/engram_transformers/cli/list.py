@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engram_transformers.cli.opening import directory
 from engram_transformers.cli.output import emit, plural, say, short
 from engram_transformers.cli.parser import Parser, add_memory, positive
-from engram_transformers.stores.records import Stored
-from engram_transformers.types import Fact
+
+if TYPE_CHECKING:
+    from engram_transformers.stores.records import Stored
+    from engram_transformers.types import Fact
 
 
 def configure(parser: Parser) -> None:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 from engram_transformers.cli.output import waiting
 from engram_transformers.cli.parser import memory_named
 from engram_transformers.errors import BadInput, HostNotFound
-from engram_transformers.stores.directory import Directory, is_memory
 
 if TYPE_CHECKING:
     from engram_transformers.api import Host, OpenMemory
+    from engram_transformers.stores.directory import Directory
 
 DEFAULT_MODEL = "smollm2-135m"
 
 
 def memory_path(args: argparse.Namespace) -> Path:
     """The existing memory directory that was named; `BadInput` where there is none."""
+    from engram_transformers.stores.directory import is_memory
+
     path = Path(memory_named(args))
     if not is_memory(path):
         what = "exists but is no memory" if path.exists() else "does not exist"
@@ -35,6 +37,8 @@ def memory_path(args: argparse.Namespace) -> Path:
 @contextmanager
 def directory(args: argparse.Namespace, *, writable: bool = False) -> Iterator[Directory]:
     """The memory directory by itself, without its model: listing takes no torch."""
+    from engram_transformers.stores.directory import Directory
+
     with Directory.open(memory_path(args), writable=writable) as found:
         yield found
 
@@ -67,6 +71,8 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[Host, OpenMemory]]:
 
 
 def _made_for(memory: Path | None) -> str | None:
+    from engram_transformers.stores.directory import Directory, is_memory
+
     if memory is None or not is_memory(memory):
         return None
     with Directory.open(memory) as found:
@@ -74,6 +80,8 @@ def _made_for(memory: Path | None) -> str | None:
 
 
 def _near(path: Path) -> str:
+    from engram_transformers.stores.directory import is_memory
+
     parent = path.parent
     found = [each.name for each in parent.iterdir() if is_memory(each)] if parent.is_dir() else []
     near = difflib.get_close_matches(path.name, found, n=1)

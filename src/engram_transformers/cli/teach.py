@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram_transformers.cli import receipts
 from engram_transformers.cli.opening import host_of
 from engram_transformers.cli.output import emit, progress
 from engram_transformers.cli.parser import (
@@ -26,12 +25,12 @@ from engram_transformers.cli.parser import (
     positive,
 )
 from engram_transformers.errors import BadInput, FactFileError, Interrupted
-from engram_transformers.stores.directory import is_memory
-from engram_transformers.stores.fact_files import FactFile
 from engram_transformers.types import Fact
 
 if TYPE_CHECKING:
     from engram_transformers.api import OpenMemory
+    from engram_transformers.cli.receipts import Outcome, Reading
+    from engram_transformers.stores.fact_files import FactFile
 
 
 def configure(parser: Parser) -> None:
@@ -83,20 +82,20 @@ def configure_common(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engram_transformers.cli.receipts import Reading, report
+
     wanted = Path(memory_named(args))
-    reading = receipts.Reading(_sources(args), limit=args.limit)
+    reading = Reading(_sources(args), limit=args.limit)
     with ExitStack() as stack:
         path = _path(args, wanted, stack)
         host = host_of(args, memory=path)
         memory = stack.enter_context(host.open_memory(path, **_options(args)))
         found = _taught(args, memory, reading)
-    receipts.report(found, as_json=args.json)
+    report(found, as_json=args.json)
     return 1 if found.refused else 0
 
 
-def _taught(
-    args: argparse.Namespace, memory: OpenMemory, reading: receipts.Reading
-) -> receipts.Outcome:
+def _taught(args: argparse.Namespace, memory: OpenMemory, reading: Reading) -> Outcome:
     try:
         with progress("teaching", reading.count()) as advance:
             receipt = memory.teach(
@@ -119,6 +118,8 @@ def _taught(
 
 def _sources(args: argparse.Namespace) -> list[FactFile] | Fact:
     """What is to be taught; faults of whole files are found before a model is loaded."""
+    from engram_transformers.stores.fact_files import FactFile
+
     single = getattr(args, "prompt", None) is not None or getattr(args, "answer", None) is not None
     if single and args.files:
         raise BadInput("pass files, or --prompt and --answer, not both")
@@ -137,6 +138,8 @@ def _single(args: argparse.Namespace) -> Fact:
 
 
 def _path(args: argparse.Namespace, wanted: Path, stack: ExitStack) -> Path:
+    from engram_transformers.stores.directory import is_memory
+
     if not args.dry_run or is_memory(wanted):
         return wanted
     # A dry run must not create what it is asked about.

@@ -10,7 +10,6 @@ from engram_transformers.cli.output import emit, plural, say
 from engram_transformers.cli.parser import Parser, add_memory, positive
 from engram_transformers.cli.show import describe
 from engram_transformers.errors import BadInput
-from engram_transformers.stores.who import user
 
 
 def configure(parser: Parser) -> None:
@@ -41,6 +40,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _undo(args: argparse.Namespace) -> int:
+    from engram_transformers.stores.who import user
+
     with directory(args, writable=True) as memory:
         inverse = memory.inverse(args.write)
         number = memory.commit(

@@ -18,6 +18,7 @@ from engram_transformers.stores import lock as locks
 from engram_transformers.stores.config import Description
 from engram_transformers.stores.files import sync_directory
 from engram_transformers.stores.ledger import Ledger
+from engram_transformers.stores.peek import peek
 from engram_transformers.stores.records import Act, Inverse, Note, Packed, Row, Stored, Write
 from engram_transformers.stores.text import refuse_surrogates
 from engram_transformers.stores.versions import FORMAT, MIGRATIONS, Migration
@@ -230,7 +231,7 @@ class Directory:
         self._check_writable()
         with self._ledger.reading():
             head = self._ledger.head()
-            if not self._distrusted and snapshot.peek(self.path / SNAPSHOT) == head:
+            if not self._distrusted and peek(self.path / SNAPSHOT) == head:
                 return
             rows = self._ledger.rows("removed IS NULL")
             packed = self._ledger.packed([row.row for row in rows])
@@ -246,8 +247,6 @@ class Directory:
 
     def stats(self) -> Stats:
         """Counts and sizes."""
-        from engram_transformers.stores.snapshot import peek
-
         with self._ledger.reading() as db:
             head = peek(self.path / SNAPSHOT)
             return Stats(
@@ -334,8 +333,6 @@ class Directory:
         return found.deltas
 
     def _due(self) -> bool:
-        from engram_transformers.stores.snapshot import peek
-
         self._check_writable()
         with self._ledger.reading():
             if self._ledger.head().number == 0:

@@ -103,7 +103,7 @@ class FactFile:
     def _head(self) -> bytes:
         """The first bytes, decompressed, without a byte order mark."""
         if self.path == STDIN:
-            self._gzipped, self._stdin = False, io.BufferedReader(sys.stdin.buffer.raw, HEAD)
+            self._gzipped, self._stdin = False, _stdin()
             return _checked_head(self.name, self._stdin.peek(HEAD))
         path = Path(self.path)
         if path.is_dir():
@@ -327,6 +327,12 @@ def _csv_or_error(name: str, head: bytes, named: Kind | None) -> Kind:
             f"{name} is neither JSONL nor JSON, nor CSV with the columns {NEEDED}"
         ) from error
     return "csv"
+
+
+def _stdin() -> io.BufferedReader:
+    raw = sys.stdin.buffer
+    # Tests and notebooks put other streams in its place.
+    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore
 
 
 def _suffix(path: str) -> str:
