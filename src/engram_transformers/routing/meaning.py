@@ -191,7 +191,7 @@ def _ranked(
     """Candidates by probability; those that lead to one answer share what they have."""
     by_answer: dict[str, float] = defaultdict(float)
     for entry, share in zip(entries, shares, strict=True):
-        by_answer[entry.answer] += share
+        by_answer[entry.answer] += float(share)
     best_of: dict[int, Judged] = {}
     order = sorted(range(len(entries)), key=lambda i: -shares[i])
     for i in order:
