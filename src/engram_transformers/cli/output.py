@@ -73,11 +73,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A rich console, imported only where something is drawn."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    # Without a terminal rich would fold what it prints at 80 columns.
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 140
+    return Console(stderr=stderr, quiet=quiet, highlight=False, width=width)
 
 
 @contextmanager
