@@ -161,7 +161,7 @@ class FactFile:
             if isinstance(line, Fault):
                 yield where, line
             elif line.strip():
-                yield where, _parsed(where, line)
+                yield where, _parsed(where, line.rstrip())
 
     def _numbered(self) -> Iterator[tuple[str, Any]]:
         return ((f"{self.name}[{i}]", item) for i, item in enumerate(self._items))
