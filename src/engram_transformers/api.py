@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -20,6 +19,7 @@ from engram_transformers.models.tokens import Form, HostTokens, stop_token
 from engram_transformers.registry import memory_class
 from engram_transformers.stores.directory import Directory, Stats, is_memory
 from engram_transformers.stores.records import Stored, Write
+from engram_transformers.stores.who import user
 from engram_transformers.training.lesson import Lesson
 from engram_transformers.training.plan import Book
 from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Receipt
@@ -176,7 +176,7 @@ class OpenMemory:
             book=Book(self.facts) if dry_run else self.book,
             tokens=self.host.tokens,
             longest=self.host.adapter.max_length(),
-            note={"who": who or _user(), "why": why, "source": source},
+            note={"who": who or user(), "why": why, "source": source},
             on_conflict=on_conflict,
             check=self.check if check else None,
             dry_run=dry_run,
@@ -202,7 +202,7 @@ class OpenMemory:
         wanted = [ids] if isinstance(ids, str) else list(ids)
         gone = {one.id: one.fact for one in (self.directory.get(id) for id in wanted)}
         if gone and not dry_run:
-            self.directory.commit("forget", remove=list(gone), who=who or _user(), why=why)
+            self.directory.commit("forget", remove=list(gone), who=who or user(), why=why)
             self._change(remove=gone, add=())
         return tuple(gone.values())
 
@@ -214,7 +214,7 @@ class OpenMemory:
             add=inverse.add,
             remove=inverse.remove,
             undoes=inverse.undoes,
-            who=who or _user(),
+            who=who or user(),
         )
         self._change(remove=inverse.remove, add=inverse.add)
         return Receipt(
@@ -293,11 +293,3 @@ def _check_options(directory: Directory, options: Mapping[str, Any]) -> None:
                 f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "
                 f"{value!r}; options of a memory are fixed when it is created"
             )
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A process without an account, as in a container.
-        return None
