@@ -16,7 +16,6 @@ from engram_transformers.evaluation.metrics import exact
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.types import Receipt
 
-BATCH = 16
 SPARE = 4
 "Tokens beyond the expected answer: enough to see that it ends there, or does not."
 SHOWN, SHOWN_TOKENS = 12, 16
@@ -88,7 +87,7 @@ def teach(memory: OpenMemory, data: DemoData, progress: Progress) -> Receipt:
 
 def begin(host: Host, questions: Sequence[Question]) -> list[str]:
     """The first words of the host's answers."""
-    return host.write([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
+    return host.ask_all([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
 
 
 def answers(
@@ -96,18 +95,15 @@ def answers(
 ) -> list[Answered]:
     """Greedy answers through the chat template, each up to its natural end, in batches."""
     tokens = host.tokens
-    sizes = [len(tokens.encode(each.of.fact.answer)) for each in questions]
-    # Answers of like length together: a batch runs until the last of them ends.
-    order = sorted(range(len(questions)), key=lambda i: (sizes[i], len(questions[i].text)))
-    found: dict[int, Answered] = {}
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        prompts = [tokens.prompt_ids(questions[i].text, form=tokens.ask_form) for i in batch]
-        limit = max(sizes[i] for i in batch) + 1 + SPARE
-        for i, ids in zip(batch, host.generate(prompts, max_new_tokens=limit), strict=True):
-            found[i] = Answered(questions[i], tokens.decode_answer(ids), _ended(ids, tokens.stop))
-        progress(len(batch))
-    return [found[i] for i in range(len(questions))]
+    written = host.generate(
+        [tokens.prompt_ids(each.text, form=tokens.ask_form) for each in questions],
+        max_new_tokens=[len(tokens.encode(each.of.fact.answer)) + 1 + SPARE for each in questions],
+        progress=progress,
+    )
+    return [
+        Answered(question, tokens.decode_answer(ids), _ended(ids, tokens.stop))
+        for question, ids in zip(questions, written, strict=True)
+    ]
 
 
 def _ended(ids: Sequence[int], stop: int | None) -> bool:
@@ -116,14 +112,10 @@ def _ended(ids: Sequence[int], stop: int | None) -> bool:
 
 def silence(host: Host, data: DemoData, progress: Progress) -> list[Silence]:
     """For each unrelated prompt, whether its logits are those of the bare host."""
-    found = []
-    prompts = [(prompt, False) for prompt in data.unrelated]
-    prompts += [(prompt, True) for prompt in data.near_misses]
-    for prompt, near in prompts:
-        [equal] = bit_equal(host.adapter, [_ids(host, prompt)])
-        found.append(Silence(prompt, near, equal))
-        progress(1)
-    return found
+    near = [False] * len(data.unrelated) + [True] * len(data.near_misses)
+    prompts = [*data.unrelated, *data.near_misses]
+    equal = bit_equal(host.adapter, [_ids(host, text) for text in prompts], progress=progress)
+    return [Silence(*each) for each in zip(prompts, near, equal, strict=True)]
 
 
 def probes(data: DemoData) -> list[str]:

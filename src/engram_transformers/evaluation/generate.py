@@ -31,11 +31,13 @@ def generate(
     stop: int | None,
     batch: int = BATCH,
     progress: Callable[[int], None] = lambda done: None,
+    **options: Any,
 ) -> list[list[int]]:
     """New token ids after each prompt, up to and with the stop token, by `model.generate`.
 
     Args:
         max_new_tokens: one limit for all prompts, or one each.
+        options: what else is to be passed to `model.generate`.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     shared = SharedPrefix(adapter, prompts)
@@ -49,6 +51,7 @@ def generate(
             do_sample=False,
             pad_token_id=stop,
             **shared.cache_for(len(group)),
+            **options,
         )
         for i, row in zip(group, out[:, ids.shape[1] :].tolist(), strict=True):
             written[i] = _until_stop(row, stop)[: limits[i]]
