@@ -91,11 +91,15 @@ def wikibigedit() -> QuestionSet:
     chosen = QuestionSet("wikibigedit")
     records = last_per_subject(rows("editing/wikibigedit_3k_first2000.jsonl"))
     prompts = {row["prompt"] for row in records}
+    subjects = {tuple(_plain(row["subject"])) for row in records}
     for row in records:
         fact = chosen.teach(row["prompt"], row["subject"], row["target_new"])
         chosen.ask(row["rephrase_prompt"], "rephrased", fact)
         if row["locality_prompt"] not in prompts:
-            chosen.ask(row["locality_prompt"], "near miss")
+            known = _mentions(row["locality_prompt"], subjects, 1)
+            chosen.ask(
+                row["locality_prompt"], "near miss, subject taught" if known else "near miss"
+            )
     return chosen
 
 
@@ -138,6 +142,15 @@ def stack_faq() -> QuestionSet:
     return chosen
 
 
+def faq_half(half: int) -> QuestionSet:
+    """Every StackFAQ question is taught; the rephrasings of every other one are asked."""
+    whole = stack_faq()
+    asked = [item for item in whole.asked if item.target != SILENCE and item.target % 2 == half]
+    return QuestionSet(
+        f"stack_faq half {half}", whole.taught, [item._replace(group="faq") for item in asked]
+    )
+
+
 def keys() -> QuestionSet:
     chosen = QuestionSet("keys")
     taught = {row["key"]: row["value"] for row in rows("poc/5k_train.jsonl")}
@@ -150,9 +163,32 @@ def keys() -> QuestionSet:
     return chosen
 
 
+_CLOZE = (
+    re.compile(
+        r"^The (?:country of citizenship|country of origin|place of \w+|basic form of government"
+        r"|country for sport played|[\w ,'-]*?) (?:of|for|in|by) (.+?) (?:is|are|was)$"
+    ),
+    re.compile(r"^(.+?) (?:is|are|was|has|shares)\b"),
+)
+
+
 def _cloze_subject(text: str) -> str | None:
-    found = re.search(r"\b(?:of|for|in|by) (.+?) (?:is|are|was)$", text)
+    found = next((m for m in (pattern.match(text) for pattern in _CLOZE) if m), None)
     return found.group(1) if found else None
+
+
+def _plain(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _mentions(text: str, subjects: set[tuple[str, ...]], least: int) -> bool:
+    """Whether any run of at least `least` words of the text is one of the subjects."""
+    found = _plain(text)
+    return any(
+        tuple(found[start:end]) in subjects
+        for start in range(len(found))
+        for end in range(start + least, min(len(found), start + 10) + 1)
+    )
 
 
 def wikidata() -> QuestionSet:
@@ -161,12 +197,13 @@ def wikidata() -> QuestionSet:
     random.Random(1).shuffle(records)
     taught = records[:4000]
     known = {row["context"] for row in taught}
-    subjects = {_cloze_subject(row["context"]) for row in taught} - {None}
+    subjects = {tuple(_plain(_cloze_subject(row["context"]) or "")) for row in taught} - {()}
     for row in taught:
         chosen.teach(row["context"], _cloze_subject(row["context"]), row["continuation"])
     for row in records[4000:]:
         if row["context"] not in known and len(chosen.asked) < 4000:
-            same = _cloze_subject(row["context"]) in subjects
+            asked = tuple(_plain(_cloze_subject(row["context"]) or ""))
+            same = asked in subjects or _mentions(row["context"], subjects, 2)
             chosen.ask(row["context"], "other relation" if same else "other subject")
     return chosen
 
@@ -427,74 +464,8 @@ KIND_OF_RELATION = {
     "P413": "person", "P495": "work", "P740": "organisation", "P800": "person",
 }  # fmt: skip
 
-SERVICE_FIRST = [
-    "payment",
-    "invoice",
-    "inventory",
-    "login",
-    "mail",
-    "backup",
-    "report",
-    "image",
-    "video",
-    "chat",
-    "order",
-    "shipping",
-    "customer",
-    "weather",
-    "map",
-    "translation",
-    "voice",
-    "camera",
-    "printer",
-    "vacation",
-    "travel",
-    "payroll",
-    "training",
-    "security",
-    "parking",
-    "lunch",
-    "library",
-    "archive",
-    "metrics",
-    "cache",
-    "queue",
-    "session",
-    "profile",
-    "photo",
-    "ticket",
-    "feedback",
-    "recommendation",
-    "fraud",
-    "tax",
-    "audit",
-    "legal",
-    "warehouse",
-    "catalogue",
-    "coupon",
-    "checkout",
-    "upload",
-    "export",
-    "import",
-    "event",
-    "calendar",
-    "contact",
-    "sms",
-    "proxy",
-]
-SERVICE_LAST = [
-    "service",
-    "gateway",
-    "server",
-    "team",
-    "desk",
-    "worker",
-    "office",
-    "system",
-    "tool",
-    "dashboard",
-    "api",
-]
+SERVICE_FIRST = ["payment", "invoice", "inventory", "login", "mail", "backup", "report", "image", "video", "chat", "order", "shipping", "customer", "weather", "map", "translation", "voice", "camera", "printer", "vacation", "travel", "payroll", "training", "security", "parking", "lunch", "library", "archive", "metrics", "cache", "queue", "session", "profile", "photo", "ticket", "feedback", "recommendation", "fraud", "tax", "audit", "legal", "warehouse", "catalogue", "coupon", "checkout", "upload", "export", "import", "event", "calendar", "contact", "sms", "proxy"]
+SERVICE_LAST = ["service", "gateway", "server", "team", "desk", "worker", "office", "system", "tool", "dashboard", "api"]
 
 
 def _subject_of(row: Row, templates: dict[str, str]) -> str | None:
@@ -568,8 +539,8 @@ def written(seed: int, facts: int, half: int, per_fact: int = 2) -> QuestionSet:
     chosen = QuestionSet(f"written-{seed}")
     picked = [
         (kind, name)
-        for kind in names
-        for name in chance.sample(names[kind], min(len(names[kind]), facts))
+        for kind, known in names.items()
+        for name in chance.sample(known, min(len(known), facts))
     ]
     taught = {name.lower() for _, name in picked}
     for kind, name in picked:
@@ -713,9 +684,8 @@ def one_hop_fit() -> QuestionSet:
         if place % 2:
             chosen.ask(part["question"], "other subject or relation")
             continue
-        fact = chosen.teach(
-            part["prompt"].format(part["subject"]), part["subject"], part["target_new"]["str"]
-        )
+        text = part["prompt"].format(part["subject"])
+        fact = chosen.teach(text, part["subject"], part["target_new"]["str"])
         chosen.ask(part["question"], "rephrased", fact)
     return chosen
 
@@ -804,3 +774,5 @@ def fitted() -> Iterator[QuestionSet]:
         yield intents_fit(seed)
     yield written(11, 40, half=0)
     yield written(12, 150, half=0)
+    for seed in range(20, 24):  # nearly empty memories
+        yield written(seed, 4, half=0)

@@ -4,12 +4,13 @@ A sentence encoder proposes the nearest stored questions.  Nearness alone cannot
 decide: "Which country is Jody Lloyd a citizen of?" lies next to the same
 question about Rhodri Lloyd, while a free rewording may lie further off.  This
 module describes each proposal by a few numbers (`features`) and a small fitted
-rule (`MatchRule`) weighs them: every proposal gets a score, silence the score
-zero, and a softmax over all of them says how sure the best one is.  Two stored
-questions that fit equally share the probability, so neither reaches the
-threshold.
+rule (`MatchRule`) weighs them.  The rule asks several things that must all
+hold, such as "the same subject" and "the same question"; each is a logistic
+model whose weights have known signs, and their probabilities multiply.
 
-The cost of one decision depends on the few proposals, not on the memory's size.
+Silence is one more proposal.  Two stored questions that fit equally share the
+probability, so neither reaches the threshold.  The cost of one decision depends
+on the few proposals, not on the memory's size.
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ _UNSPLIT = str.maketrans(
     {"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": None, "'": None}
 )
 
-# What stands in a masked text where the subject was.
-PLACEHOLDER = "x"
 # Words from this rank on are rare enough to name something.
 RARE_RANK = 4000
 COMMONEST_RANK = 25
@@ -93,6 +92,11 @@ def likeness(first: str, second: str) -> float:
     return min(1.0, max(0.0, (dice - 0.4) / 0.45))
 
 
+def sameness(first: str, second: str) -> float:
+    """As `likeness`, but strict: names that differ in a letter or two are other names."""
+    return max(0.0, (likeness(first, second) - 0.9) * 10.0) if first != second else 1.0
+
+
 class WordCounts:
     """In how many taught questions each word occurs, on top of a general prior.
 
@@ -136,18 +140,22 @@ class WordCounts:
         return min(1.0, max(0.0, math.log((self.rank(word) + 1) / COMMONEST_RANK) / span))
 
     def weight(self, word: str) -> float:
-        """How telling the word is, 0 to 1: an inverse document frequency."""
+        """How telling the word is, 0 to 1: an inverse document frequency.
+
+        One text is not counted: a stored question says nothing about its own words.
+        """
         prior = COMMONEST_RANK / (
             COMMONEST_RANK + (LAST_RANK if has_digit(word) else self.rank(word))
         )
-        share = (self._counts[word] + self.PRIOR_TEXTS * prior) / (self._texts + self.PRIOR_TEXTS)
+        others = max(0, self._counts[word] - 1)
+        share = (others + self.PRIOR_TEXTS * prior) / (max(0, self._texts - 1) + self.PRIOR_TEXTS)
         return min(1.0, -math.log(min(1.0, share)) / math.log(LAST_RANK / COMMONEST_RANK))
 
 
 def ranks_from_vocabulary(vocabulary: Mapping[str, int]) -> dict[str, int]:
     """Frequency ranks of whole words, from a subword vocabulary ordered by frequency."""
     whole = sorted((place, token.lstrip("▁Ġ")) for token, place in vocabulary.items())
-    listed = [token for _, token in whole if token.isalpha() and len(token) > 1]
+    listed = [token for _, token in whole if token.isalpha() and (len(token) > 1 or token in "ai")]
     ranks: dict[str, int] = {}
     for token in listed:
         ranks.setdefault(token.casefold(), len(ranks))
@@ -178,28 +186,6 @@ class Stored:
     def names(self) -> tuple[str, ...]:
         """The words that name the subject."""
         return tuple(w for w, n in zip(self.words, self.naming, strict=True) if n >= 0.5)
-
-    @cached_property
-    def relation(self) -> str:
-        """The text with its subject masked: what is asked, of anything."""
-        return masked(self.text, self.words, [n >= 0.5 for n in self.naming])
-
-
-def masked(text: str, found: Sequence[str], hidden: Sequence[bool]) -> str:
-    """The words joined, each hidden run replaced by one placeholder.
-
-    With nothing to hide the text itself comes back, so that its encoding can be
-    used again.
-    """
-    if not any(hidden):
-        return text
-    shown: list[str] = []
-    for word, hide in zip(found, hidden, strict=True):
-        if not hide:
-            shown.append(word)
-        elif not shown or shown[-1] != PLACEHOLDER:
-            shown.append(PLACEHOLDER)
-    return " ".join(shown)
 
 
 def _subject_words(found: tuple[str, ...], subject: str) -> tuple[float, ...] | None:
@@ -237,7 +223,7 @@ def _mark(word: str, form: str, place: int, counts: WordCounts) -> float:
     if has_digit(word):
         return 1.0
     rare = min(1.0, max(0.0, math.log(max(rank, 1) / RARE_RANK) / math.log(LAST_RANK / RARE_RANK)))
-    capital = form[:1].isupper()
+    capital = form[:1].isupper() and word != "i"
     if capital and (place or form[1:] != form[1:].lower()):
         return 1.0
     if capital and rank >= RARE_RANK // 2:
@@ -266,10 +252,6 @@ class Query:
     def of(cls, text: str) -> Self:
         return cls(text, words(text))
 
-    def relation(self, stored: Stored) -> str:
-        """The text with the words that name the stored subject masked."""
-        return masked(self.text, self.words, [_covered(w, stored.names) >= 0.6 for w in self.words])
-
 
 def _covered(word: str, others: Iterable[str]) -> float:
     return max((likeness(word, other) for other in others), default=0.0)
@@ -279,90 +261,105 @@ def _covered(word: str, others: Iterable[str]) -> float:
 
 FEATURES = (
     "similarity",  # cosine of the two texts
-    "relation",  # cosine of the two texts with the subject masked
+    "margin",  # lead over the nearest rival, where no telling name decides
     "name_trigrams",  # share of the subject's character triples found in the query
-    "name_missing",  # the most telling word of the subject that the query lacks
-    "name_share",  # weighted share of the subject's words that the query has
+    "name_gap",  # weight of the most telling subject word that the query lacks
+    "name_gap_share",  # the same, relative to the subject's most telling word
     "named",  # how surely the stored text names anything
+    "telling",  # the same, times how rare the name is in the memory
+    "name_beside",  # an alien word directly before or after the subject's words
+    "name_inside",  # an alien word between the subject's words
     "alien_most",  # the most telling word of the query that the stored text lacks
-    "alien_mass",  # all such words of the query
-    "missing_most",  # the most telling stored word, beside the subject, not asked
-    "missing_mass",  # all such stored words
-    "found_share",  # weighted share of the stored words that the query has
-    "asked_share",  # weighted share of the query's words that the stored text has
-    "number_missing",  # stored numbers and codes that the query lacks
-    "number_alien",  # numbers and codes of the query that the stored text lacks
+    "rest_mass",  # weight of the stored words beside the subject
+    "number_alien",  # a number or code of the query that the stored text lacks
     "exchange",  # a subject word is missing and an alien word there instead
     "length",  # log of the query's length over the stored text's
 )
 
-
-@dataclass(frozen=True)
-class _Alignment:
-    """Per word of one text: its weight, and how well the other text covers it."""
-
-    weights: Array
-    covered: Array
-
-    @classmethod
-    def of(cls, text: Sequence[str], other: Sequence[str], counts: WordCounts) -> Self:
-        known = set(other)
-        covered = [1.0 if w in known else _covered(w, other) for w in text]
-        return cls(np.array([counts.weight(w) for w in text]), np.array(covered))
-
-    @property
-    def lacking(self) -> Array:
-        return self.weights * (1.0 - self.covered)
-
-    @property
-    def share(self) -> float:
-        total = float(self.weights.sum())
-        return float(self.weights @ self.covered) / total if total else 1.0
+# What an unrelated question reaches by chance; a memory without rivals still has this one.
+CHANCE_SIMILARITY = 0.35
 
 
 def _peak(values: Array) -> float:
     return float(values.max(initial=0.0))
 
 
+def _lacking(text: Sequence[str], other: Sequence[str], weights: Array) -> Array:
+    """Per word of `text`: its weight, as far as `other` has nothing like it."""
+    known = set(other)
+    covered = [1.0 if word in known else _covered(word, other) for word in text]
+    return weights * (1.0 - np.array(covered, dtype=np.float64))
+
+
 def _name_trigrams(query: Query, stored: Stored) -> float:
     """Share of the subject's triples in the query; 1 when there is no subject."""
-    sought = trigrams(" ".join(stored.names))
     if not stored.names:
         return 1.0
+    sought = trigrams(" ".join(stored.names))
     return len(sought & trigrams(" ".join(query.words))) / len(sought)
 
 
+def _strangers(query: Query, stored: Stored, lacking: Array) -> tuple[float, float]:
+    """The most telling alien word beside, and between, the subject's words."""
+    names = set(stored.names)
+    spots = [i for i, word in enumerate(query.words) if word in names]
+    if not spots:
+        return 0.0, 0.0
+    near = {i + step for i in spots for step in (-1, 1)} & set(range(len(lacking)))
+    inside = (
+        lacking[spots[0] : spots[-1]] if spots[-1] - spots[0] <= len(names) + 1 else lacking[:0]
+    )
+    return _peak(lacking[sorted(near)]), _peak(inside)
+
+
+def _name_gap(query: Query, stored: Stored, weights: Array) -> float:
+    """Weight of the most telling subject word that the query does not have exactly."""
+    known = set(query.words)
+    gaps = [
+        weight * naming * (1.0 - max((sameness(word, w) for w in query.words), default=0.0))
+        for word, naming, weight in zip(stored.words, stored.naming, weights, strict=True)
+        if naming and word not in known
+    ]
+    return max(gaps, default=0.0)
+
+
+def _margin(similarity: float, rival: float) -> float:
+    return min(0.4, max(-0.3, similarity - max(rival, CHANCE_SIMILARITY)))
+
+
 def features(
-    query: Query, stored: Stored, similarity: float, relation: float, counts: WordCounts
+    query: Query, stored: Stored, similarity: float, rival: float, counts: WordCounts
 ) -> Array:
     """`FEATURES` of one proposal, shape (len(FEATURES),).
 
-    `similarity` is the encoder's cosine of the two texts, `relation` that of
-    `query.relation(stored)` and `stored.relation`.
+    `similarity` is the encoder's cosine of the two texts; `rival` is the highest
+    cosine among the other proposals with another answer, 0 when there is none.
     """
-    there = _Alignment.of(stored.words, query.words, counts)
-    here = _Alignment.of(query.words, stored.words, counts)
-    naming = np.array(stored.naming)
-    name_lacking, rest_lacking = there.lacking * naming, there.lacking * (1.0 - naming)
-    name_weight = float(there.weights @ naming)
-    codes = np.array([has_digit(w) for w in stored.words], dtype=bool)
-    asked_codes = np.array([has_digit(w) for w in query.words], dtype=bool)
+    weights = np.array([counts.weight(word) for word in stored.words], dtype=np.float64)
+    naming = np.array(stored.naming, dtype=np.float64)
+    alien = _lacking(
+        query.words,
+        stored.words,
+        np.array([counts.weight(w) for w in query.words], dtype=np.float64),
+    )
+    gap = _name_gap(query, stored, weights)
+    surest = _peak(weights[naming >= 0.5]) if stored.names else 1.0
+    telling = _peak(weights * naming)
+    beside, inside = _strangers(query, stored, alien)
     return np.array([
         similarity,
-        relation,
+        _margin(similarity, rival) * (1.0 - telling),
         _name_trigrams(query, stored),
-        _peak(name_lacking),
-        1.0 - float(name_lacking.sum()) / name_weight if name_weight else 1.0,
+        gap,
+        gap / max(0.3, surest),
         _peak(naming),
-        _peak(here.lacking),
-        min(3.0, float(here.lacking.sum())),
-        _peak(rest_lacking),
-        min(3.0, float(rest_lacking.sum())),
-        there.share,
-        here.share,
-        _peak((1.0 - there.covered) * codes),
-        _peak((1.0 - here.covered) * asked_codes),
-        _peak(name_lacking) * _peak(here.lacking),
+        telling,
+        beside,
+        inside,
+        _peak(alien),
+        min(4.0, float(weights @ (1.0 - naming))),
+        float(any(has_digit(word) and word not in stored.words for word in query.words)),
+        gap * _peak(alien),
         math.log((len(query.words) + 1) / (len(stored.words) + 1)),
     ])  # fmt: skip
 
@@ -372,19 +369,16 @@ def features(
 
 @dataclass(frozen=True)
 class MatchRule:
-    """A fitted score over `FEATURES`: linear, plus a small hidden layer.
+    """Several logistic conditions over `FEATURES` that must all hold.
 
-    Shapes, with d features and h hidden units: `mean`, `scale`, `linear` (d,),
-    `inner` (d, h), `inner_bias` and `outer` (h,).
+    Shapes, with d features and u conditions: `mean` and `scale` (d,), `weights`
+    (d, u), `biases` (u,).
     """
 
     mean: Array
     scale: Array
-    linear: Array
-    bias: float
-    inner: Array
-    inner_bias: Array
-    outer: Array
+    weights: Array
+    biases: Array
     threshold: float
 
     @classmethod
@@ -397,19 +391,23 @@ class MatchRule:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         if tuple(record["features"]) != FEATURES:
             raise ValueError("the rule was fitted on other features than this version measures")
-        arrays = ("mean", "scale", "linear", "inner", "inner_bias", "outer")
+        arrays = ("mean", "scale", "weights", "biases")
         numbers = {name: np.array(record[name], dtype=np.float64) for name in arrays}
-        return cls(**numbers, bias=float(record["bias"]), threshold=float(record["threshold"]))
+        return cls(**numbers, threshold=float(record["threshold"]))
+
+    def conditions(self, proposals: Array) -> Array:
+        """The probability of each condition; `proposals` (..., d) gives (..., u)."""
+        plain = (proposals - self.mean) / self.scale
+        return np.asarray(1.0 / (1.0 + np.exp(-(plain @ self.weights + self.biases))))
 
     def score(self, proposals: Array) -> Array:
-        """Log odds against silence; `proposals` (..., d) gives (...)."""
-        plain = (proposals - self.mean) / self.scale
-        hidden = np.tanh(plain @ self.inner + self.inner_bias)
-        return np.asarray(plain @ self.linear + hidden @ self.outer + self.bias)
+        """Log odds against silence that all conditions hold, shape (...)."""
+        both = np.clip(self.conditions(proposals).prod(axis=-1), 1e-12, 1.0 - 1e-12)
+        return np.asarray(np.log(both) - np.log1p(-both))
 
     def probability(self, proposal: Array) -> float:
         """How surely one proposal, shape (d,), is meant, were it the only one."""
-        return float(1.0 / (1.0 + np.exp(-self.score(proposal))))
+        return float(self.conditions(proposal).prod())
 
     def shares(self, proposals: Array) -> Array:
         """(n,): the probability of each proposal (n, d); what they leave is that of silence."""

@@ -73,8 +73,6 @@ class _Entry:
     value: int
     answer: str
     stored: Stored
-    relation: Array
-    "(size,): vector of the question with its subject masked."
 
 
 class MeaningAddress:
@@ -94,14 +92,8 @@ class MeaningAddress:
         self._remembered: dict[str, Decision] = {}
 
     def encode_facts(self, facts: Sequence[Fact]) -> list[Array]:
-        """For each fact (questions, 2, size): each question, and it with its subject masked."""
-        texts = [
-            text
-            for fact in facts
-            for question in fact.questions
-            for text in (question, self._stored(question, fact).relation)
-        ]
-        vectors = self.encoder.encode(texts).reshape(len(texts) // 2, 2, -1)
+        """For each fact (questions, size): the vectors of its questions."""
+        vectors = self.encoder.encode([question for fact in facts for question in fact.questions])
         ends = np.cumsum([len(fact.questions) for fact in facts])[:-1]
         return np.split(vectors, ends)
 
@@ -111,11 +103,11 @@ class MeaningAddress:
         keys = list(range(self._next, self._next + len(fact.questions)))
         self._next += len(keys)
         self._keys[value] = keys
-        for key, question, both in zip(keys, fact.questions, vectors, strict=True):
+        for key, question in zip(keys, fact.questions, strict=True):
             self.counts.add(question)
-            stored = self._stored(question, fact)
-            self._entries[key] = _Entry(value, fact.answer, stored, both[1])
-        self._vectors.add(keys, vectors[:, 0])
+            stored = Stored.of(question, fact.subject, self.counts)
+            self._entries[key] = _Entry(value, fact.answer, stored)
+        self._vectors.add(keys, vectors)
 
     def remove(self, value: int) -> None:
         """Let a value be addressed no more."""
@@ -139,38 +131,19 @@ class MeaningAddress:
         wordings = [(i, wording) for i, text in enumerate(texts) for wording in _wordings(text)]
         if not self._entries or not wordings:
             return [Decision(None, "no stored question is near") for _ in texts]
-        queries = [Query.of(wording) for _, wording in wordings]
-        vectors = self.encoder.encode([query.text for query in queries])
+        vectors = self.encoder.encode([wording for _, wording in wordings])
         nearest = self._vectors.nearest(vectors, self.candidates)
-        relations = self._relations(queries, nearest)
         options: dict[int, list[Decision]] = defaultdict(list)
-        for (i, _), query, near, views in zip(wordings, queries, nearest, relations, strict=True):
-            options[i].append(self._judge(query, near, views))
+        for (i, wording), near in zip(wordings, nearest, strict=True):
+            options[i].append(self._judge(Query.of(wording), near))
         empty = Decision(None, "nothing was asked")
         return [max(options[i], key=_sureness, default=empty) for i in range(len(texts))]
 
-    def _relations(
-        self, queries: Sequence[Query], nearest: Sequence[Sequence[tuple[int, float]]]
-    ) -> list[list[float]]:
-        """Cosines of what is asked, of whatever subject, for each query and candidate."""
-        texts = [
-            query.relation(self._entries[key].stored)
-            for query, near in zip(queries, nearest, strict=True)
-            for key, _ in near
-        ]
-        vectors = iter(self.encoder.encode(texts))
-        return [
-            [float(next(vectors) @ self._entries[key].relation) for key, _ in near]
-            for near in nearest
-        ]
-
-    def _judge(
-        self, query: Query, near: Sequence[tuple[int, float]], relations: Sequence[float]
-    ) -> Decision:
+    def _judge(self, query: Query, near: Sequence[tuple[int, float]]) -> Decision:
         entries = [self._entries[key] for key, _ in near]
         proposals = [
-            features(query, entry.stored, similarity, relation, self.counts)
-            for entry, (_, similarity), relation in zip(entries, near, relations, strict=True)
+            features(query, entry.stored, similarity, _rival(entry, entries, near), self.counts)
+            for entry, (_, similarity) in zip(entries, near, strict=True)
         ]
         ranking = _ranked(entries, near, self.rule.shares(np.array(proposals)))
         best = ranking[0]
@@ -181,8 +154,11 @@ class MeaningAddress:
         reason = "two taught questions fit equally well" if unclear else "no taught question fits"
         return Decision(None, reason, ranking)
 
-    def _stored(self, question: str, fact: Fact) -> Stored:
-        return Stored.of(question, fact.subject, self.counts)
+
+def _rival(entry: _Entry, entries: Sequence[_Entry], near: Sequence[tuple[int, float]]) -> float:
+    """The highest similarity of a candidate that leads to another answer; 0 without one."""
+    others = zip(entries, near, strict=True)
+    return max((s for one, (_, s) in others if one.answer != entry.answer), default=0.0)
 
 
 def _ranked(
