@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -62,7 +63,7 @@ class Adapter:
         self.layers: nn.ModuleList = self._find_layers()
         self.input_embeddings: nn.Module = self.model.get_input_embeddings()
 
-    @property
+    @cached_property
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the head; `PlaceNotFound` where there is none."""
         if self._quirk.final_norm is not None:
@@ -253,12 +254,13 @@ def _at(root: nn.Module, path: str) -> nn.Module | None:
 
 def _innermost(root: nn.Module, *inside: nn.Module) -> nn.Module:
     """The smallest part of `root` below which all of `inside` stand."""
-    holders = [
-        part
-        for part in root.modules()
-        if part not in inside and all(module in set(part.modules()) for module in inside)
-    ]
-    return holders[-1]
+    parents = [path.split(".")[:-1] for path, part in root.named_modules() if part in inside]
+    shared: list[str] = []
+    for names in zip(*parents, strict=False):
+        if len(set(names)) > 1:
+            break
+        shared.append(names[0])
+    return root.get_submodule(".".join(shared))
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -7,8 +7,10 @@ an ordinary model folder.
 
 from __future__ import annotations
 
+import io
 import logging
 import time
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,8 @@ def converted(gguf: Path) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file into `folder` as ordinary files."""
-    with quiet():
+    # The bar of the GGUF reader knows no switch, and the caller has been told already.
+    with quiet(), redirect_stderr(io.StringIO()):
         try:
             tokenizer, model = _read_tokenizer(gguf), _read_model(gguf)
         except (ValueError, KeyError, IndexError, NotImplementedError) as error:

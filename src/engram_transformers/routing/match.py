@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -370,14 +370,6 @@ def features(
 # --- what is decided --------------------------------------------------------
 
 
-class Choice(NamedTuple):
-    """The best proposal, how sure it is, and whether that is sure enough."""
-
-    index: int
-    probability: float
-    fires: bool
-
-
 @dataclass(frozen=True)
 class MatchRule:
     """A fitted score over `FEATURES`: linear, plus a small hidden layer.
@@ -419,16 +411,8 @@ class MatchRule:
         """How surely one proposal, shape (d,), is meant, were it the only one."""
         return float(1.0 / (1.0 + np.exp(-self.score(proposal))))
 
-    def choose(self, proposals: Array, answers: Sequence[object]) -> Choice:
-        """The proposal to answer with, of `proposals` (n, d) and their answers.
-
-        Proposals share one probability with silence.  Those with the same answer
-        stand for one another; those with another answer compete.
-        """
+    def shares(self, proposals: Array) -> Array:
+        """(n,): the probability of each proposal (n, d); what they leave is that of silence."""
         scores = np.append(self.score(proposals), 0.0)
         shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        best = int(np.argmax(shares[:-1]))
-        same = [i for i, answer in enumerate(answers) if answer == answers[best]]
-        probability = float(shares[same].sum())
-        return Choice(best, probability, probability >= self.threshold)
+        return np.asarray((shares / shares.sum())[:-1])

@@ -7,7 +7,7 @@ their wording too, against each other and against silence.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engram_transformers.models.tokens import last_sentence
-from engram_transformers.routing.match import MatchRule, Query, Stored, WordCounts
+from engram_transformers.routing.match import (
+    MatchRule,
+    Query,
+    Stored,
+    WordCounts,
+    features,
+    ranks_from_vocabulary,
+)
 from engram_transformers.routing.vectors import Vectors
 from engram_transformers.types import Fact
 
@@ -32,6 +39,8 @@ class Encoder(Protocol):
 
     name: str
     fingerprint: str
+    vocabulary: Mapping[str, int]
+    "Its tokens, ordered from common to rare."
 
     def encode(self, texts: Sequence[str]) -> Array:
         """(n, size) float32, rows of length one."""
@@ -77,7 +86,7 @@ class MeaningAddress:
         self.encoder, self.candidates = encoder, candidates
         self.rule = MatchRule.load()
         self.threshold = self.rule.threshold if threshold is None else threshold
-        self.counts = WordCounts(self.rule.ranks)
+        self.counts = WordCounts(ranks_from_vocabulary(encoder.vocabulary))
         self._entries: dict[int, _Entry] = {}
         self._vectors = Vectors()
         self._keys: dict[int, list[int]] = {}
@@ -159,14 +168,11 @@ class MeaningAddress:
         self, query: Query, near: Sequence[tuple[int, float]], relations: Sequence[float]
     ) -> Decision:
         entries = [self._entries[key] for key, _ in near]
-        shares = self.rule.shares(
-            query,
-            [entry.stored for entry in entries],
-            similarities=[similarity for _, similarity in near],
-            relations=relations,
-            counts=self.counts,
-        )
-        ranking = _ranked(entries, near, shares)
+        proposals = [
+            features(query, entry.stored, similarity, relation, self.counts)
+            for entry, (_, similarity), relation in zip(entries, near, relations, strict=True)
+        ]
+        ranking = _ranked(entries, near, self.rule.shares(np.array(proposals)))
         best = ranking[0]
         if best.probability >= self.threshold:
             return Decision(best.value, "the question means a taught one", ranking)
@@ -185,7 +191,7 @@ def _ranked(
     """Candidates by probability; those that lead to one answer share what they have."""
     by_answer: dict[str, float] = defaultdict(float)
     for entry, share in zip(entries, shares, strict=True):
-        by_answer[entry.answer] += share
+        by_answer[entry.answer] += float(share)
     best_of: dict[int, Judged] = {}
     order = sorted(range(len(entries)), key=lambda i: -shares[i])
     for i in order:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,13 @@ from engram_transformers.errors import EngramError, StoreDamaged, StoreError, St
 APPLICATION_ID = 0x454E4752  # "ENGR"
 WAIT = 30.0
 "Seconds to wait for another process that is in the middle of a read or a commit."
-CACHE_KIB = 65536
+SETTINGS = (
+    "synchronous = EXTRA",
+    "cache_size = -65536",  # KiB: most writes fit, and keep readers waiting only while committing
+    # A damaged or hostile file must not run code of its own, and must be noticed early.
+    "trusted_schema = 0",
+    "cell_size_check = 1",
+)
 
 
 @dataclass(frozen=True)
@@ -34,30 +39,35 @@ def open_new(path: Path) -> Opened:
 
 
 def open_writing(path: Path) -> Opened:
-    """Open an existing ledger for writing."""
+    """Open an existing ledger for writing; `StoreDamaged` if SQLite finds fault with it."""
     _check_there(path)
     with named(path):
-        db = _connect(path, mode="rw")
-        _check_ours(path, db)
-        return Opened(db)
+        return Opened(_opened(path, _check_ours, _check_whole))
 
 
 def open_reading(path: Path) -> Opened:
     """Open an existing ledger for reading, from a read-only disk if need be."""
     _check_there(path)
-    # A writer that was killed leaves a journal that any reader may play back, given the rights.
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     with named(path):
-        db = _connect(path, mode="rw" if writable else "ro")
+        # Not "ro": a writer that was killed leaves a journal that readers have to play back.
+        # Where nothing may be written, SQLite falls back to reading by itself.
         try:
-            _check_ours(path, db)
+            return Opened(_opened(path, _check_ours, _forbid_writing))
         except sqlite3.OperationalError:
-            db.close()
-            if writable or not _journal(path).exists():
+            if not _journal(path).exists():
                 raise
-            return _open_copy(path)
-        db.execute("PRAGMA query_only = 1")
-        return Opened(db)
+        return _open_copy(path)
+
+
+def _opened(path: Path, *checks: Callable[[Path, sqlite3.Connection], None]) -> sqlite3.Connection:
+    db = _connect(path, mode="rw")
+    try:
+        for check in checks:
+            check(path, db)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
@@ -68,23 +78,21 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    db.execute("PRAGMA synchronous = EXTRA")
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    # A damaged or hostile file must not run code of its own, and must be noticed early.
-    db.execute("PRAGMA trusted_schema = 0")
-    db.execute("PRAGMA cell_size_check = 1")
+    try:
+        for setting in SETTINGS:
+            db.execute(f"PRAGMA {setting}")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
 def _open_copy(path: Path) -> Opened:
-    """Play a killed writer's journal back on a copy: the original may not be written."""
+    """Play a killed writer's journal back on a copy, where the original may not be written."""
     copy = tempfile.TemporaryDirectory(prefix="engram-ledger-")
     for source in (path, _journal(path)):
         shutil.copyfile(source, Path(copy.name) / source.name)
-    db = _connect(Path(copy.name) / path.name, mode="rw")
-    _check_ours(path, db)
-    db.execute("PRAGMA query_only = 1")
-    return Opened(db, copy)
+    return Opened(_opened(Path(copy.name) / path.name, _check_ours, _forbid_writing), copy)
 
 
 def _journal(path: Path) -> Path:
@@ -105,6 +113,17 @@ def _check_ours(path: Path, db: sqlite3.Connection) -> None:
     db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found != APPLICATION_ID:
         raise StoreDamaged(f"{path} is an SQLite file, but no ledger of engram-transformers")
+
+
+def _forbid_writing(path: Path, db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA query_only = 1")
+
+
+def _check_whole(path: Path, db: sqlite3.Connection) -> None:
+    # Writing to a damaged file would make it worse; this takes a tenth of the time of reading it.
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise StoreDamaged(f"{path} is damaged ({found}); restore it from a copy")
 
 
 @contextmanager

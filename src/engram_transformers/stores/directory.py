@@ -165,15 +165,13 @@ class Directory:
 
         Prompts are compared normalised: composed (NFC) and with runs of whitespace as one space.
         """
-        with self._ledger.reading():
-            found = {each: self._ledger.at_prompt(each) for each in prompts}
-        return {each: [_stored(row, {}) for row in rows] for each, rows in found.items() if rows}
+        found = self._ledger.at_prompts(prompts)
+        return {each: [_stored(row, {}) for row in rows] for each, rows in found.items()}
 
     def by_pair(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Stored]]:
         """Active facts, without deltas, by those of the (subject, relation) that are taught."""
-        with self._ledger.reading():
-            found = {each: self._ledger.at_pair(*each) for each in pairs}
-        return {each: [_stored(row, {}) for row in rows] for each, rows in found.items() if rows}
+        found = self._ledger.at_pairs(pairs)
+        return {each: [_stored(row, {}) for row in rows] for each, rows in found.items()}
 
     def get(self, id: str) -> Stored:
         """The active fact with this id, or the only one whose id begins so; else `UnknownFact`."""
@@ -236,7 +234,7 @@ class Directory:
             if not self._distrusted and snapshot.peek(self.path / SNAPSHOT) == head:
                 return
             rows = self._ledger.rows("removed IS NULL")
-            packed = self._ledger.packed(row.row for row in rows)
+            packed = self._ledger.packed([row.row for row in rows])
         snapshot.write(self.path / SNAPSHOT, head, packed)
         self._distrusted = False
 
@@ -317,7 +315,7 @@ class Directory:
         from engram_transformers.stores.tensors import unpack
 
         known = self._trusted() if snapshot else {}
-        packed = self._ledger.packed(row for row in rows if row not in known)
+        packed = self._ledger.packed([row for row in rows if row not in known])
         try:
             return {row: known[row] if row in known else unpack(packed[row]) for row in rows}
         except ValueError as error:

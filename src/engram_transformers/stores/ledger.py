@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ CREATE TABLE facts (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL,
     added INTEGER NOT NULL REFERENCES writes (number),
     removed INTEGER REFERENCES writes (number),
-    prompt_key INTEGER NOT NULL, pair_key INTEGER,
+    prompt_key INTEGER NOT NULL, pair_key INTEGER, checksum INTEGER NOT NULL,
     prompt TEXT NOT NULL, answer TEXT NOT NULL, paraphrases TEXT,
     subject TEXT, relation TEXT, source TEXT);
 CREATE TABLE layouts (number INTEGER PRIMARY KEY, header TEXT NOT NULL UNIQUE);
@@ -57,7 +58,9 @@ CREATE INDEX facts_added ON facts (added);
 CREATE INDEX facts_removed ON facts (removed) WHERE removed IS NOT NULL;
 CREATE INDEX past_facts ON facts (id) WHERE removed IS NOT NULL;
 """
-ROW = "row, id, added, removed, prompt, answer, paraphrases, subject, relation, source"
+ROW = "row, id, added, removed, checksum, prompt, answer, paraphrases, subject, relation, source"
+AMONG = "IN (SELECT value FROM json_each(?))"
+"One query for any number of values; SQLite limits how many parameters a query has."
 
 
 class Ledger:
@@ -147,28 +150,39 @@ class Ledger:
             found = db.execute(f"SELECT count(*) FROM facts WHERE {where}", values)
             return int(found.fetchone()[0])
 
-    def active(self, id: str) -> Row | None:
-        """The active row of a fact, by its whole id."""
-        found = self.rows("removed IS NULL AND id = ?", id)
-        return found[0] if found else None
+    def active(self, ids: Iterable[str]) -> dict[str, Row]:
+        """Active rows by their whole ids, of those facts that have one."""
+        return {row.id: row for row in self.rows(f"removed IS NULL AND id {AMONG}", _list(ids))}
 
-    def at_prompt(self, prompt: str) -> list[Row]:
-        """Active rows whose prompt is the same once normalised."""
-        wanted = normalise(prompt)
-        found = self.rows("removed IS NULL AND prompt_key = ?", key_of(wanted))
-        return [each for each in found if normalise(each.fact.prompt) == wanted]
+    def at_prompts(self, prompts: Iterable[str]) -> dict[str, list[Row]]:
+        """Active rows by those prompts that are the same as theirs once normalised."""
+        wanted = {each: normalise(each) for each in prompts}
+        keys = _list(map(key_of, wanted.values()))
+        found = defaultdict(list)
+        for row in self.rows(f"removed IS NULL AND prompt_key {AMONG}", keys):
+            found[normalise(row.fact.prompt)].append(row)
+        return {each: found[same] for each, same in wanted.items() if same in found}
 
-    def at_pair(self, subject: str, relation: str) -> list[Row]:
-        """Active rows whose subject and relation are the same once normalised."""
-        wanted = normalise(subject), normalise(relation)
-        found = self.rows("removed IS NULL AND pair_key = ?", key_of(*wanted))
-        return [each for each in found if pair_of(each.fact) == wanted]
+    def at_pairs(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[Row]]:
+        """Active rows by those (subject, relation) that are theirs once normalised."""
+        wanted = {each: (normalise(each[0]), normalise(each[1])) for each in pairs}
+        keys = _list(key_of(*each) for each in wanted.values())
+        found = defaultdict(list)
+        for row in self.rows(f"removed IS NULL AND pair_key {AMONG}", keys):
+            found[pair_of(row.fact)].append(row)
+        return {each: found[same] for each, same in wanted.items() if same in found}
 
-    def packed(self, rows: Iterable[int]) -> dict[int, Packed]:
+    def packed(self, rows: Sequence[int]) -> dict[int, Packed]:
         """Deltas by row."""
         with self.reading() as db:
             headers = dict(db.execute("SELECT number, header FROM layouts").fetchall())
-            return {row: self._packed(db, row, headers) for row in rows}
+            found = db.execute(
+                f"SELECT row, layout, checksum, data FROM deltas WHERE row {AMONG}", (_list(rows),)
+            )
+            deltas = {row: self._packed(row, headers.get(n), *rest) for row, n, *rest in found}
+        if len(deltas) < len(set(rows)):
+            raise StoreDamaged(f"{self.path} is damaged: {len(rows) - len(deltas)} deltas missing")
+        return deltas
 
     def commit(
         self, note: Note, *, add: Sequence[tuple[Fact, Packed]], remove: Sequence[str]
@@ -177,11 +191,12 @@ class Ledger:
         with self.writing() as db:
             self._check_undoes(note)
             gone = self._removable(remove)
-            self._check_addable([fact.id for fact, _ in add], removed=set(remove))
+            ids = [fact.id for fact, _ in add]
+            self._check_addable(ids, removed=set(remove))
             number = self.head().number + 1
             _record(db, number, note)
             _retire(db, number, gone)
-            _store(db, number, add)
+            _store(db, number, ids, add)
         return number
 
     def writes(self, *, after: int = 0) -> list[Write]:
@@ -227,20 +242,19 @@ class Ledger:
                 changes[number].append(id)
         return changes
 
-    def _row(self, row: int, id: str, added: int, removed: int | None, *text: Any) -> Row:
-        prompt, answer, paraphrases, subject, relation, source = text
-        others = tuple(self._json(paraphrases) or ())
-        fact = Fact(prompt, answer, others, subject, relation, source)
-        if fact.id != id:
+    def _row(
+        self, row: int, id: str, added: int, removed: int | None, checksum: int, *text: str | None
+    ) -> Row:
+        if checksum != _checksum(id, text):
             raise StoreDamaged(f"{self.path} is damaged: fact {id} does not have its own text")
-        return Row(row, id, fact, added, removed)
+        prompt, answer, paraphrases, *rest = text
+        others = tuple(self._json(paraphrases) or ())
+        return Row(row, id, Fact(prompt or "", answer or "", others, *rest), added, removed)
 
-    def _packed(self, db: sqlite3.Connection, row: int, headers: Mapping[int, str]) -> Packed:
-        found = db.execute("SELECT layout, checksum, data FROM deltas WHERE row = ?", (row,))
-        layout, checksum, data = found.fetchone() or (0, None, b"")
-        if layout not in headers or zlib.crc32(data) != checksum:
+    def _packed(self, row: int, header: str | None, checksum: int, data: bytes) -> Packed:
+        if header is None or zlib.crc32(data) != checksum:
             raise StoreDamaged(f"{self.path} is damaged: the delta of row {row} is not readable")
-        return Packed(headers[layout], data)
+        return Packed(header, data)
 
     def _json(self, text: str | None) -> Any:
         if text is None:
@@ -259,18 +273,18 @@ class Ledger:
     def _removable(self, ids: Sequence[str]) -> list[Row]:
         if len(set(ids)) < len(ids):
             raise BadInput("the same fact is to be removed twice in one write")
-        found = {id: self.active(id) for id in ids}
-        missing = [id for id, row in found.items() if row is None]
+        found = self.active(ids)
+        missing = [id for id in ids if id not in found]
         if missing:
             raise UnknownFact(f"fact {missing[0]} is not in this memory; nothing was removed")
-        return [row for row in found.values() if row is not None]
+        return list(found.values())
 
     def _check_addable(self, ids: Sequence[str], *, removed: set[str]) -> None:
         if len(set(ids)) < len(ids):
             raise BadInput("the same prompt and answer are to be stored twice in one write")
-        for id in ids:
-            if id not in removed and self.active(id) is not None:
-                raise BadInput(f"fact {id} is already in this memory; remove it in the same write")
+        there = self.active(ids).keys() - removed
+        if there:
+            raise BadInput(f"fact {min(there)} is stored already; remove it in the same write")
 
     def _check_unused(self) -> None:
         with self.reading() as db:
@@ -326,12 +340,17 @@ def _retire(db: sqlite3.Connection, number: int, rows: Sequence[Row]) -> None:
     db.executemany("UPDATE facts SET removed = ? WHERE row = ?", [(number, r.row) for r in rows])
 
 
-def _store(db: sqlite3.Connection, number: int, add: Sequence[tuple[Fact, Packed]]) -> None:
+def _store(
+    db: sqlite3.Connection, number: int, ids: Sequence[str], add: Sequence[tuple[Fact, Packed]]
+) -> None:
     layouts = {each: _layout(db, each) for each in dict.fromkeys(p.header for _, p in add)}
     first = db.execute("SELECT coalesce(max(row), 0) + 1 FROM facts").fetchone()[0]
     db.executemany(
-        "INSERT INTO facts VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((row, *_columns(fact, number)) for row, (fact, _) in enumerate(add, first)),
+        "INSERT INTO facts VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (row, id, number, *_columns(id, fact))
+            for row, id, (fact, _) in zip(count(first), ids, add, strict=False)
+        ),
     )
     db.executemany(
         "INSERT INTO deltas VALUES (?, ?, ?, ?)",
@@ -342,12 +361,21 @@ def _store(db: sqlite3.Connection, number: int, add: Sequence[tuple[Fact, Packed
     )
 
 
-def _columns(fact: Fact, number: int) -> tuple[Any, ...]:
+def _columns(id: str, fact: Fact) -> tuple[Any, ...]:
     pair = pair_of(fact)
     keys = key_of(normalise(fact.prompt)), None if pair is None else key_of(*pair)
     others = json.dumps(fact.paraphrases, ensure_ascii=False) if fact.paraphrases else None
     text = fact.prompt, fact.answer, others, fact.subject, fact.relation, fact.source
-    return fact.id, number, *keys, *text
+    return *keys, _checksum(id, text), *text
+
+
+def _checksum(id: str, text: Sequence[str | None]) -> int:
+    return zlib.crc32("\0".join([id, *("" if t is None else f"={t}" for t in text)]).encode())
+
+
+def _list(values: Iterable[str | int]) -> str:
+    """Values as one parameter for `AMONG`."""
+    return json.dumps(list(values))
 
 
 def _layout(db: sqlite3.Connection, header: str) -> int:

@@ -78,16 +78,11 @@ def peek(path: Path) -> Head | None:
         return None
 
 
-def _column(slot: Slot) -> Column:
-    # The colon keeps a fact's own names apart from the file's `row` and `layout`.
-    return f"{slot.name}:{slot.code}", slot.code
-
-
 def _columns(deltas: Iterable[Packed]) -> dict[Column, list[bytes]]:
     columns: defaultdict[Column, list[bytes]] = defaultdict(list)
     for each in deltas:
         for slot in parse(each.header).slots:
-            columns[_column(slot)].append(each.data[slot.start : slot.stop])
+            columns[slot.column, slot.code].append(each.data[slot.start : slot.stop])
     return dict(columns)
 
 
@@ -145,7 +140,7 @@ def _deltas(columns: dict[str, Tensor], layouts: list[Layout]) -> dict[int, dict
     which = [layouts[number] for number in columns.pop(LAYOUTS).tolist()]
     pieces = _pieces(columns, which)
     return {
-        row: {slot.name: next(pieces[_column(slot)[0]]) for slot in layout.slots}
+        row: {slot.name: next(pieces[slot.column]) for slot in layout.slots}
         for row, layout in zip(rows, which, strict=True)
     }
 
@@ -154,7 +149,7 @@ def _pieces(columns: dict[str, Tensor], layouts: list[Layout]) -> dict[str, Iter
     slots: defaultdict[str, list[Slot]] = defaultdict(list)
     for layout in layouts:
         for slot in layout.slots:
-            slots[_column(slot)[0]].append(slot)
+            slots[slot.column].append(slot)
     if slots.keys() != columns.keys():
         raise ValueError("its tensors are not those of its layouts")
     return {

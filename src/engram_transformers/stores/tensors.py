@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -35,6 +35,7 @@ DTYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
 }
+NOT_IN_NUMPY = {torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -48,10 +49,15 @@ class Slot:
     start: int
     stop: int
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @cached_property
+    def column(self) -> str:
+        """Where a snapshot keeps it; the colon keeps this apart from the snapshot's own names."""
+        return f"{self.name}:{self.code}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,9 @@ def _code(name: str, value: torch.Tensor) -> str:
 
 
 def _raw(value: torch.Tensor) -> bytes:
-    flat = value.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
-    return bytes(flat.view(torch.uint8).numpy().tobytes())
+    if value.dtype in NOT_IN_NUMPY:
+        value = value.detach().reshape(-1).view(torch.uint8)
+    return value.numpy(force=True).tobytes()
 
 
 @lru_cache(maxsize=4096)
@@ -120,7 +127,7 @@ def parse(header: str) -> Layout:
         layout = plan(tuple((n, d["dtype"], tuple(d["shape"])) for n, d in described.items()))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError("the header of a delta cannot be read") from error
-    if any(described[slot.name] != _described(slot) for slot in layout.slots):
+    if any(described[s.name] != _described(s) or min(s.shape, default=0) < 0 for s in layout.slots):
         raise ValueError("the header of a delta contradicts itself")
     return layout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 
 from engram_transformers.errors import FactRefused
@@ -24,8 +23,9 @@ def pair_of(fact: Fact) -> tuple[str, str] | None:
 
 def key_of(*parts: str) -> int:
     """A signed 64-bit number to look text up by; what it finds still has to be compared."""
-    # JSON keeps the parts apart and takes any string, lone surrogates included.
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    # The lengths keep the parts apart: ("a", "b c") is not ("a b", "c").
+    text = "".join(f"{len(part)} {part}" for part in parts)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 

@@ -6,6 +6,7 @@ from engram_transformers.errors import BadInput
 from engram_transformers.stores.ledger import Ledger
 from engram_transformers.stores.records import Inverse, Row
 from engram_transformers.stores.tensors import unpack
+from engram_transformers.stores.text import pair_of
 
 
 def inverse(ledger: Ledger, write: int | None = None) -> Inverse:
@@ -19,7 +20,7 @@ def inverse(ledger: Ledger, write: int | None = None) -> Inverse:
         removed = ledger.rows("removed = ?", number)
         _check_untouched(ledger, number, added)
         _check_free(ledger, number, removed, leaving={row.id for row in added})
-        deltas = ledger.packed(row.row for row in removed)
+        deltas = ledger.packed([row.row for row in removed])
     add = tuple((row.fact, unpack(deltas[row.row])) for row in removed)
     return Inverse(number, add, tuple(row.id for row in added))
 
@@ -46,31 +47,30 @@ def _last(ledger: Ledger, gone: set[int]) -> int:
 
 def _check_untouched(ledger: Ledger, number: int, added: list[Row]) -> None:
     """Everything that the write stored must still be there, unchanged."""
+    active = ledger.active(row.id for row in added)
+    # A fact that was forgotten and brought back has another row with the same content.
+    moved = [row for row in added if row.id in active and active[row.id].row != row.row]
+    deltas = ledger.packed([each.row for row in moved for each in (row, active[row.id])])
+    changed = {
+        row.id
+        for row in moved
+        if row.fact != active[row.id].fact or deltas[row.row] != deltas[active[row.id].row]
+    }
     for row in added:
-        now = ledger.active(row.id)
-        if now is None or not _same(ledger, row, now):
+        if row.id not in active or row.id in changed:
             raise _touched(ledger, number, row.id)
 
 
 def _check_free(ledger: Ledger, number: int, removed: list[Row], *, leaving: set[str]) -> None:
     """What comes back must not meet an answer to its question that came later."""
+    prompts = ledger.at_prompts(row.fact.prompt for row in removed)
+    pairs = ledger.at_pairs(pair for row in removed if (pair := pair_of(row.fact)))
     for row in removed:
-        pair = (row.fact.subject, row.fact.relation)
-        others = ledger.at_prompt(row.fact.prompt)
-        if pair[0] is not None and pair[1] is not None:
-            others += ledger.at_pair(pair[0], pair[1])
-        for other in others:
+        met = prompts.get(row.fact.prompt, []) + pairs.get(pair_of(row.fact) or ("", ""), [])
+        for other in met:
             known = other.id != row.id and _was_there(ledger, number, other.id)
             if other.id not in leaving and not known:
                 raise _touched(ledger, number, other.id)
-
-
-def _same(ledger: Ledger, one: Row, other: Row) -> bool:
-    # A fact that was forgotten and brought back has another row with the same content.
-    if one.row == other.row:
-        return True
-    deltas = ledger.packed([one.row, other.row])
-    return one.fact == other.fact and deltas[one.row] == deltas[other.row]
 
 
 def _was_there(ledger: Ledger, number: int, id: str) -> bool:

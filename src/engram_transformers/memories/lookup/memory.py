@@ -9,11 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from engram_transformers.attach import silenced
 from engram_transformers.memories.lookup.config import LookupConfig
 from engram_transformers.memories.lookup.reading import Reader, Say
 from engram_transformers.memories.lookup.write import Written, encode_facts, pack, unpack
 from engram_transformers.memories.shared.rows import OutputRows
-from engram_transformers.attach import silenced
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.encoder import HostEncoder, SentenceEncoder
@@ -21,7 +21,6 @@ from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.meaning import Decision, Encoder, MeaningAddress
 from engram_transformers.routing.spans import SpanIndex
 from engram_transformers.types import Candidate, Fact, Firing
-
 
 _numbers = itertools.count(1)
 

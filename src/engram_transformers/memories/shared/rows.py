@@ -15,6 +15,7 @@ refined by natural-gradient steps on their log-probability.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 

@@ -1,0 +1,49 @@
+"""Where a number comes from: commit, machine, versions, host and data."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import engram_transformers
+from engram_transformers.api import Host
+
+
+def provenance(host: Host) -> dict[str, Any]:
+    """Everything that one needs to run a measurement again."""
+    gpu = torch.cuda.get_device_name() if host.adapter.device.type == "cuda" else None
+    return {
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "library": engram_transformers.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "host": host.identity.id,
+        "fingerprint": host.identity.fingerprint,
+        "dtype": str(host.adapter.dtype),
+    }
+
+
+def _commit() -> str | None:
+    """The commit that was measured, marked where files differ from it."""
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("ENGRAM_COMMIT")

@@ -1,0 +1,50 @@
+"""Scores and their intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from dataclasses import asdict, dataclass
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of n cases with its 95 % interval, all from 0 to 1."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {name: round(value, 5) for name, value in asdict(self).items()}
+
+
+def normalise(text: str) -> str:
+    """Lower case without punctuation, articles and surplus space, as SQuAD compares answers."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact(said: str, wanted: str) -> bool:
+    """Whether an answer equals the wanted one after normalisation."""
+    # Normalisation empties answers such as "A" or "+": those are compared as they are.
+    return said.strip() == wanted.strip() or normalise(said) == normalise(wanted) != ""
+
+
+def wilson(hits: int, n: int, *, z: float = 1.96) -> Share:
+    """The share of hits with its Wilson score interval; (0, 0, 1) for no cases at all."""
+    if n == 0:
+        return Share(0.0, 0.0, 1.0)
+    p = hits / n
+    scale = 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / scale
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    return Share(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def share(hits: int, n: int) -> dict[str, float]:
+    """`wilson` as JSON-ready data."""
+    return wilson(hits, n).as_dict()
