@@ -21,7 +21,7 @@ _SENTINEL = "kqzv7"
 _ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
 _QUESTION_CUE = re.compile(r"^\s*(?:q|question|user|human|prompt|query)\s*:\s*", re.I)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_OPENERS = ".!?:;,\"'([{\u201c\u00ab\u2014-"
+_OPENERS = ".!?:;,\"'([{\u201c\u00ab\u2014-\u3002\uff01\uff1f\uff1a\uff1b\uff0c\u3001\uff08\u300c\u300e\u300a"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class HostTokens:
         """The text of these ids, special tokens included."""
         return str(
             self.tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+                # Tokens that the host was given as embeddings have no id, and no text.
+                [token for token in ids if token >= 0],
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
             )
         )
 
@@ -111,7 +114,8 @@ class HostTokens:
     @cached_property
     def header(self) -> tuple[int, ...]:
         """Ids that open a user's message; empty without a chat template."""
-        return tuple(self.encode(self.turn.header)) if self.turn else ()
+        # A space at its end becomes part of the message's first token.
+        return tuple(self.encode(self.turn.header.rstrip(" "))) if self.turn else ()
 
     def prompt_text(self, prompt: str, *, form: Form) -> str:
         """The text that the host reads when it is asked this prompt."""
