@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from engram_transformers.errors import UnsupportedCall
 from engram_transformers.memory import Memory, Row, Signal
 from engram_transformers.models.adapter import Adapter, Place
-from engram_transformers.models.history import History, history_of, keep_history
+from engram_transformers.models.history import History, forget_history, history_of, keep_history
 
 UNKNOWN_TOKEN = -1
 "Stands for a token whose id the host was not given (`inputs_embeds`)."
@@ -260,10 +260,11 @@ class _Observer:
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the decoder runs: build the signal of this call."""
-        if self.call.silent:
-            return
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         past = given.get("past_key_values")
+        if self.call.silent:
+            forget_history(past)
+            return
         ids = _ids(given)
         before = history_of(past, len(ids))
         history = History(
