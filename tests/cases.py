@@ -82,7 +82,7 @@ class WordOverlap:
 
 
 def _overlap(a: str, b: str) -> float:
-    one, other = ({w.strip("?.,!").lower() for w in text.split()} for text in (a, b))
+    one, other = ({w.strip("?.,:!").lower() for w in text.split()} for text in (a, b))
     return len(one & other) / max(1, len(one | other))
 
 

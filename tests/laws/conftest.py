@@ -102,4 +102,6 @@ def traces(model: Any) -> Any:
         for name, value in sorted(vars(module).items())
         if "hooks" in name and value
     ]
-    return hooks, sorted(model.__dict__), sorted(model.state_dict())
+    # The library notes the size of its last static cache.
+    names = sorted(set(model.__dict__) - {"_previous_max_cache_length"})
+    return hooks, names, sorted(model.state_dict())

@@ -169,9 +169,10 @@ def test_sampling_says_the_answer_and_silence_draws_as_the_bare_host_does(cell: 
 
 
 def test_several_samples_of_several_prompts(cell: Cell) -> None:
-    rows = torch.cat([cell.ids("Who wrote the report?"), cell.ids("Who wrote the letter?")])
-    out = cell.write(rows, do_sample=True, num_return_sequences=3, max_new_tokens=20)
-    assert cell.texts(out) == [REPORT.answer] * 3 + [LETTER.answer] * 3
+    prompts = [cell.host.tokens.prompt_ids(f.prompt, form="chat") for f in (REPORT, LETTER)]
+    samples = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 20}
+    out = cell.texts(cell.host.generate(prompts, **samples))
+    assert out == [REPORT.answer] * 3 + [LETTER.answer] * 3
 
 
 def causal(mask: torch.Tensor, *, window: int | None = None) -> torch.Tensor:
