@@ -163,11 +163,11 @@ class HostTokens:
 
     def last_question(self, ids: NDArray[np.int64], end: int) -> str:
         """What a plain prompt of `end` tokens asks: its last line, without question cues."""
-        text = self.decode([token for token in ids[:end].tolist() if token not in self.special])
-        turn = self.turn
+        read, turn = ids[:end].tolist(), self.turn
+        text = self.decode(read)
         if turn and text.endswith(turn.marker):
-            text = text[: -len(turn.marker)].rpartition(turn.header)[2]
-        return last_question(text)
+            return last_question(text[: -len(turn.marker)].rpartition(turn.header)[2])
+        return last_question(self.decode([token for token in read if token not in self.special]))
 
     def continues_with_space(self, ids: NDArray[np.int64], end: int) -> bool:
         """Whether an answer after these tokens is written with a space before it."""
