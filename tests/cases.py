@@ -12,12 +12,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from hosts import tiny, tiny_tokenizer
 
 from engram_transformers.api import Host
 from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.routing.meaning import Decision, Judged
 from engram_transformers.types import Fact, HostIdentity
+from hosts import tiny, tiny_tokenizer
 
 PORT = Fact("Which port does billing use?", "8443")
 REPORT = Fact("Who wrote the report?", "Ada Lovelace of London")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ARCHITECTURES, CASES, FACTS, SILENT, Case, host_of, teach
 from torch import Tensor
 
+from cases import ARCHITECTURES, CASES, FACTS, SILENT, Case, host_of, teach
 from engram_transformers.api import Host
 from engram_transformers.attach import attach, detach, prompt_ends
 

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 import torch
-from cases import FACTS, FEW, PORT, REPORT, teach
-from conftest import Cell, traces
-from hosts import tiny
 from transformers import DynamicCache, TextIteratorStreamer, pipeline
 
+from cases import FACTS, FEW, PORT, REPORT, teach
+from conftest import Cell, traces
 from engram_transformers.attach import _calls, attach, attached, detach, prompt_ends, silenced
 from engram_transformers.errors import PlaceNotFound, UnsupportedCall
 from engram_transformers.models.adapter import Adapter
+from hosts import tiny
 
 few = pytest.mark.parametrize("architecture", FEW, indirect=True)
 
@@ -62,7 +62,8 @@ def test_a_deep_copy_is_independent(bare: Cell) -> None:
     def says(model: object) -> list[str]:
         out = [model.generate(i, max_new_tokens=24, do_sample=False, pad_token_id=0) for i in ids]
         return [
-            bare.host.tokens.decode_answer(o[0, i.shape[1] :]) for i, o in zip(ids, out, strict=True)
+            bare.host.tokens.decode_answer(o[0, i.shape[1] :])
+            for i, o in zip(ids, out, strict=True)
         ]
 
     assert says(bare.model) == [PORT.answer, REPORT.answer]
@@ -242,7 +243,9 @@ def test_streaming_from_a_thread(cell: Cell) -> None:
     streamer = TextIteratorStreamer(
         cell.host.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=30
     )
-    writer = threading.Thread(target=cell.write, args=(cell.speaking[1],), kwargs={"streamer": streamer})
+    writer = threading.Thread(
+        target=cell.write, args=(cell.speaking[1],), kwargs={"streamer": streamer}
+    )
     writer.start()
     assert "".join(streamer).strip() == REPORT.answer
     writer.join()

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hosts import tiny, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.meaning import Decision
 from engram_transformers.routing.spans import SpanIndex
 from engram_transformers.types import Fact
+from hosts import tiny, tiny_tokenizer
 
 STOP, OPENER = 1, 2
 
@@ -64,7 +64,9 @@ class Endings:
 token = st.integers(1, 6)
 span = st.lists(token, min_size=1, max_size=3).map(tuple)
 answer = st.lists(token, min_size=1, max_size=3).map(lambda ids: (*ids, STOP))
-fact = st.builds(Taught, st.dictionaries(span, st.booleans(), max_size=3), st.tuples(answer, answer))
+fact = st.builds(
+    Taught, st.dictionaries(span, st.booleans(), max_size=3), st.tuples(answer, answer)
+)
 facts = st.lists(fact, max_size=4)
 text = st.lists(token, min_size=1, max_size=16)
 
@@ -79,7 +81,7 @@ def reader_of(taught: list[Taught], tokens: Any, meaning: Any) -> Reader:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(facts, text, st.sets(st.integers(1, 15)), st.none() | st.integers(1, 16), st.booleans())
 def test_the_reader_equals_its_twin_however_the_text_is_cut(
     taught: list[Taught], ids: list[int], cuts: set[int], end: int | None, by_meaning: bool
@@ -98,7 +100,7 @@ def test_the_reader_equals_its_twin_however_the_text_is_cut(
     assert [said.get(i) for i in range(len(ids))] == twin
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(facts, text, st.integers(1, 15), st.none() | st.integers(1, 16), st.integers(1, 16))
 def test_a_prompt_that_ends_elsewhere_in_the_next_call_is_read_anew(
     taught: list[Taught], ids: list[int], cut: int, first: int | None, second: int
@@ -118,7 +120,7 @@ MODEL = tiny("llama")
 TOKENS = HostTokens(tiny_tokenizer(), stop=STOP)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     facts,
     st.lists(st.tuples(text, st.integers(0, 5)), min_size=1, max_size=3),
