@@ -20,7 +20,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", choices=[*SETS, []], help="all when none is named")
     parser.add_argument("--limit", type=int, help="facts of each set")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--no-check", action="store_true", help="teach without checking")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--no-subject", action="store_true", help="teach without subjects")
@@ -87,8 +86,7 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
                 "bytes_per_fact": round(stats.bytes_per_fact),
             },
             "asked": {
-                name: score(host, memory, pairs, form=job.form, batch=options.batch)
-                for name, pairs in groups.items()
+                name: score(host, memory, pairs, form=job.form) for name, pairs in groups.items()
             },
             "silent": {
                 name: silence(host, memory, prompts, form=job.form)
@@ -99,31 +97,31 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def score(
-    host: Host, memory: OpenMemory, pairs: Sequence[tuple[str, Fact]], *, form: Form, batch: int
+    host: Host, memory: OpenMemory, pairs: Sequence[tuple[str, Fact]], *, form: Form
 ) -> dict[str, Any]:
-    """Ask questions by real generation: right, wrong (another fact's answer), or silent."""
-    started, right, stopped, wrong, failures = time.perf_counter(), 0, 0, 0, []
-    answers = {fact.answer for fact in memory.facts}
-    for chunk in _batches(host, pairs, form=form, size=batch):
-        prompts = [host.tokens.prompt_ids(text, form=form) for text, _ in chunk]
-        longest = max(len(host.tokens.encode(fact.answer)) for _, fact in chunk)
-        written = host.generate(prompts, max_new_tokens=max(32, longest + 8))
-        for (text, fact), ids in zip(chunk, written, strict=True):
-            said = host.tokens.decode_answer(ids)
-            good = exact(said, fact.answer)
-            right += good
-            stopped += bool(ids) and ids[-1] == host.tokens.stop
-            wrong += not good and said in answers
-            if not good and len(failures) < KEPT:
-                failures.append({"asked": text, "wanted": fact.answer[:200], "said": said[:200]})
-    n = len(pairs)
+    """Ask questions by real generation: right, wrong (another fact's answer), or neither."""
+    started, tokens = time.perf_counter(), host.tokens
+    written = host.generate(
+        [tokens.prompt_ids(text, form=form) for text, _ in pairs],
+        max_new_tokens=[max(32, len(tokens.encode(fact.answer)) + 8) for _, fact in pairs],
+        progress=_Ticker("asked"),
+    )
+    said = [tokens.decode_answer(ids) for ids in written]
+    right = [exact(text, fact.answer) for text, (_, fact) in zip(said, pairs, strict=True)]
+    answers, n = {fact.answer.strip() for fact in memory.facts}, len(pairs)
+    wrong = [not good and text in answers for text, good in zip(said, right, strict=True)]
+    failures = [
+        {"asked": asked, "wanted": fact.answer[:200], "said": text[:200]}
+        for (asked, fact), text, good in zip(pairs, said, right, strict=True)
+        if not good
+    ]
     return {
         "n": n,
-        "exact": share(right, n),
-        "stopped": share(stopped, n),
-        "wrong_fact": share(wrong, n),
+        "exact": share(sum(right), n),
+        "stopped": share(sum(ids[-1:] == [tokens.stop] for ids in written), n),
+        "wrong_fact": share(sum(wrong), n),
         "seconds": round(time.perf_counter() - started, 1),
-        "failures": failures,
+        "failures": failures[:KEPT],
     }
 
 
@@ -132,7 +130,7 @@ def silence(
 ) -> dict[str, Any]:
     """Prompts that no fact answers: are their logits the bare host's, bit for bit?"""
     ids = [host.tokens.prompt_ids(text, form=form) for text in prompts]
-    equal = bit_equal(host.adapter, ids)
+    equal = bit_equal(host.adapter, ids, progress=_Ticker("compared"))
     loud = [text for text, same in zip(prompts, equal, strict=True) if not same]
     return {
         "n": len(prompts),
@@ -145,15 +143,6 @@ def _fired(memory: OpenMemory, text: str) -> dict[str, Any]:
     firing = memory.explain(text)
     meant = firing.candidates[0].question if firing.candidates else None
     return {"asked": text, "taken_for": meant, "score": round(firing.score, 3)}
-
-
-def _batches(
-    host: Host, pairs: Sequence[tuple[str, Fact]], *, form: Form, size: int
-) -> Iterator[list[tuple[str, Fact]]]:
-    """Pairs with answers of like length side by side, so that few wait for the longest."""
-    order = sorted(pairs, key=lambda pair: (len(pair[1].answer), len(pair[0])))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
 
 
 def _label(job: Job, options: argparse.Namespace) -> str:
@@ -180,7 +169,7 @@ class _Ticker:
         self.done += more
         if time.perf_counter() - self.said > 10:
             self.said = time.perf_counter()
-            print(f"{self.name}: {self.done} facts", file=sys.stderr, flush=True)
+            print(f"{self.name}: {self.done}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -427,14 +427,74 @@ KIND_OF_RELATION = {
     "P413": "person", "P495": "work", "P740": "organisation", "P800": "person",
 }  # fmt: skip
 
-SERVICE_FIRST = (
-    "payment invoice inventory login mail backup report image video chat order shipping "
-    "customer weather map translation voice camera printer vacation travel payroll training "
-    "security parking lunch library archive metrics cache queue session profile photo ticket "
-    "feedback recommendation fraud tax audit legal warehouse catalogue coupon checkout "
-    "upload export import event calendar contact sms proxy"
-).split()
-SERVICE_LAST = "service gateway server team desk worker office system tool dashboard api".split()
+SERVICE_FIRST = [
+    "payment",
+    "invoice",
+    "inventory",
+    "login",
+    "mail",
+    "backup",
+    "report",
+    "image",
+    "video",
+    "chat",
+    "order",
+    "shipping",
+    "customer",
+    "weather",
+    "map",
+    "translation",
+    "voice",
+    "camera",
+    "printer",
+    "vacation",
+    "travel",
+    "payroll",
+    "training",
+    "security",
+    "parking",
+    "lunch",
+    "library",
+    "archive",
+    "metrics",
+    "cache",
+    "queue",
+    "session",
+    "profile",
+    "photo",
+    "ticket",
+    "feedback",
+    "recommendation",
+    "fraud",
+    "tax",
+    "audit",
+    "legal",
+    "warehouse",
+    "catalogue",
+    "coupon",
+    "checkout",
+    "upload",
+    "export",
+    "import",
+    "event",
+    "calendar",
+    "contact",
+    "sms",
+    "proxy",
+]
+SERVICE_LAST = [
+    "service",
+    "gateway",
+    "server",
+    "team",
+    "desk",
+    "worker",
+    "office",
+    "system",
+    "tool",
+    "dashboard",
+    "api",
+]
 
 
 def _subject_of(row: Row, templates: dict[str, str]) -> str | None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import torch
-
 from engram_transformers.attach import attach, attached, detach, silenced
 from engram_transformers.errors import BadInput, Interrupted
 from engram_transformers.evaluation.check import Trial, Verdict, check
+from engram_transformers.evaluation.generate import generate
 from engram_transformers.memory import Writable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.embedded import EMBEDDED
 from engram_transformers.models.load import load_host
-from engram_transformers.models.tokens import HostTokens, stop_token
+from engram_transformers.models.tokens import Form, HostTokens, stop_token
 from engram_transformers.registry import memory_class
 from engram_transformers.stores.directory import Directory, Stats, is_memory
 from engram_transformers.stores.records import Stored, Write
+from engram_transformers.stores.who import user
 from engram_transformers.training.lesson import Lesson
 from engram_transformers.training.plan import Book
 from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Receipt
@@ -74,43 +73,47 @@ class Host:
             directory.close()
             raise
 
-    @torch.no_grad()
-    def ask(self, question: str, *, max_new_tokens: int = 128, **generation: Any) -> str:
+    def ask(self, question: str, *, max_new_tokens: int = 128, **options: Any) -> str:
         """The host's answer to one question, through its chat template if it has one."""
-        return self.write([question], max_new_tokens=max_new_tokens, **generation)[0]
+        return self.ask_all([question], max_new_tokens=max_new_tokens, **options)[0]
 
-    def write(self, questions: Sequence[str], *, max_new_tokens: int, **options: Any) -> list[str]:
-        """Greedy answers to questions, each asked by itself, generated as one batch."""
-        return self.complete(
-            [self.tokens.prompt_ids(q, form=self.tokens.ask_form) for q in questions],
+    def ask_all(
+        self,
+        questions: Sequence[str],
+        *,
+        max_new_tokens: Sequence[int] | int,
+        form: Form | None = None,
+        progress: Progress = lambda done: None,
+        **options: Any,
+    ) -> list[str]:
+        """Greedy answers to questions, each asked by itself; `form` None asks as `ask` does."""
+        form = form or self.tokens.ask_form
+        prompts = [self.tokens.prompt_ids(question, form=form) for question in questions]
+        written = self.generate(
+            prompts, max_new_tokens=max_new_tokens, progress=progress, **options
+        )
+        return [self.tokens.decode_answer(ids) for ids in written]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: Sequence[int] | int,
+        progress: Progress = lambda done: None,
+        **options: Any,
+    ) -> list[list[int]]:
+        """New token ids after each prompt (token ids), up to and with the one that stops.
+
+        `options` are passed on to `model.generate`, a `streamer` for one.
+        """
+        return generate(
+            self.adapter,
+            prompts,
             max_new_tokens=max_new_tokens,
+            stop=self.tokens.stop,
+            progress=progress,
             **options,
         )
-
-    @torch.no_grad()
-    def complete(
-        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **options: Any
-    ) -> list[str]:
-        """What the host writes after prompts (token ids), generated as one batch."""
-        generated = self.generate(prompts, max_new_tokens=max_new_tokens, **options)
-        return [self.tokens.decode_answer(ids) for ids in generated]
-
-    @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **options: Any
-    ) -> list[list[int]]:
-        """New token ids after each prompt, up to and with the token that stopped it."""
-        width = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        out = self.model.generate(
-            input_ids=ids.to(self.adapter.device),
-            attention_mask=mask.to(self.adapter.device),
-            max_new_tokens=max_new_tokens,
-            **{"do_sample": False, "pad_token_id": pad, **options},
-        )
-        return [_until_stop(row[width:].tolist(), self.tokens.stop) for row in out]
 
     def explain(self, question: str) -> Firing:
         """What the attached memories make of a question: the one that fires, or the nearest."""
@@ -181,7 +184,7 @@ class OpenMemory:
             book=Book(self.facts) if dry_run else self.book,
             tokens=self.host.tokens,
             longest=self.host.adapter.max_length(),
-            note={"who": who or _user(), "why": why, "source": source},
+            note={"who": who or user(), "why": why, "source": source},
             on_conflict=on_conflict,
             check=self.check if check else None,
             dry_run=dry_run,
@@ -207,7 +210,7 @@ class OpenMemory:
         wanted = [ids] if isinstance(ids, str) else list(ids)
         gone = {one.id: one.fact for one in (self.directory.get(id) for id in wanted)}
         if gone and not dry_run:
-            self.directory.commit("forget", remove=list(gone), who=who or _user(), why=why)
+            self.directory.commit("forget", remove=list(gone), who=who or user(), why=why)
             self._change(remove=gone, add=())
         return tuple(gone.values())
 
@@ -219,7 +222,7 @@ class OpenMemory:
             add=inverse.add,
             remove=inverse.remove,
             undoes=inverse.undoes,
-            who=who or _user(),
+            who=who or user(),
         )
         self._change(remove=inverse.remove, add=inverse.add)
         return Receipt(
@@ -283,10 +286,6 @@ def _trial(question: str, answer: str, *, tokens: HostTokens) -> Trial:
     return Trial(tuple(prompt), tuple(tokens.answer_ids(question, answer, form=form)))
 
 
-def _until_stop(ids: list[int], stop: int | None) -> list[int]:
-    return ids[: ids.index(stop) + 1] if stop in ids else ids
-
-
 def _configured(config: type[Any], options: Mapping[str, Any]) -> Any:
     known = {field.name for field in dataclasses.fields(config)}
     for name in options:
@@ -302,11 +301,3 @@ def _check_options(directory: Directory, options: Mapping[str, Any]) -> None:
                 f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "
                 f"{value!r}; options of a memory are fixed when it is created"
             )
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A process without an account, as in a container.
-        return None

@@ -7,21 +7,18 @@ answer proves what token-by-token decoding would write, end included.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engram_transformers.attach import prompt_ends
+from engram_transformers.evaluation.generate import SharedPrefix
 from engram_transformers.models.adapter import Adapter
 
 BATCH_TOKENS = 2048
 "Padded tokens in one pass; larger batches gain nothing on a processor."
-WORTH_SHARING = 8
-"Tokens that all prompts must share before they are read once for all."
 
 
 @dataclass(frozen=True)
@@ -51,36 +48,16 @@ def check(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Verdict]:
     """A verdict for each trial, in order; `progress` is told how many more are done."""
-    prefix = _common_prefix(trials)
-    cache = _read(adapter, prefix)
+    shared = SharedPrefix(adapter, [trial.prompt for trial in trials])
     verdicts: dict[int, Verdict] = {}
-    for batch in _batches(trials, skip=len(prefix), batch_tokens=batch_tokens):
+    for batch in _batches(trials, skip=len(shared), batch_tokens=batch_tokens):
         ends = [len(trials[i].prompt) for i in batch]
         with prompt_ends(adapter.model, ends):
-            hidden = _hidden(adapter, [trials[i] for i in batch], prefix=prefix, cache=cache)
+            hidden = _hidden(adapter, [trials[i] for i in batch], shared=shared)
         for i, choice in zip(batch, _choices(adapter, hidden), strict=True):
             verdicts[i] = Verdict(choice == trials[i].answer, choice)
         progress(len(batch))
     return [verdicts[i] for i in range(len(trials))]
-
-
-def _common_prefix(trials: Sequence[Trial]) -> tuple[int, ...]:
-    """What all prompts begin with, such as a system message: it is read once."""
-    if len(trials) < 2:
-        return ()
-    # The longest common prefix of all is that of the two extremes in sorted order.
-    first, last = min(t.prompt for t in trials), max(t.prompt for t in trials)
-    size = 0
-    while size < min(len(first), len(last)) - 1 and first[size] == last[size]:
-        size += 1
-    return first[:size] if size >= WORTH_SHARING else ()
-
-
-def _read(adapter: Adapter, prefix: tuple[int, ...]) -> Any:
-    if not prefix:
-        return None
-    ids = torch.tensor([prefix], device=adapter.device)
-    return adapter.decoder(input_ids=ids, use_cache=True).past_key_values
 
 
 def _batches(trials: Sequence[Trial], *, skip: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -96,24 +73,19 @@ def _batches(trials: Sequence[Trial], *, skip: int, batch_tokens: int) -> Iterat
         yield batch
 
 
-def _hidden(
-    adapter: Adapter, trials: Sequence[Trial], *, prefix: tuple[int, ...], cache: Any
-) -> list[Tensor]:
+def _hidden(adapter: Adapter, trials: Sequence[Trial], *, shared: SharedPrefix) -> list[Tensor]:
     """For each trial, (answer, hidden): the final states that predict its answer."""
-    skip = len(prefix)
+    skip = len(shared)
     # The last token of an answer is predicted, never read.
     texts = [(*trial.prompt, *trial.answer[:-1])[skip:] for trial in trials]
     width = max(map(len, texts))
     ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
     mask = torch.tensor([[1] * (skip + len(t)) + [0] * (width - len(t)) for t in texts])
-    past = copy.deepcopy(cache)
-    if past is not None:
-        past.batch_repeat_interleave(len(trials))
     states = adapter.decoder(
         input_ids=ids.to(adapter.device),
         attention_mask=mask.to(adapter.device),
-        past_key_values=past,
-        use_cache=past is not None,
+        use_cache=len(shared) > 0,
+        **shared.cache_for(len(trials)),
     )[0]
     starts = [len(trial.prompt) - skip - 1 for trial in trials]
     return [

@@ -129,6 +129,14 @@ class HostTokens:
         # Some tokenizers close every text with an end token, which would end the answer too.
         return ids[:-1] if ids and ids[-1] == self.stop else ids
 
+    def talk_ids(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """The ids of a talk, (role, text) by turns, up to where the next answer begins."""
+        if self.turn:
+            return self.encode(self._render(messages))
+        cues = {"user": "Question", "assistant": "Answer"}
+        lines = [f"{cues[role]}: {text}" for role, text in messages]
+        return self.prompt_ids("\n".join([*lines, "Answer:"]), form="plain")
+
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:
         return str(
             self.tokenizer.apply_chat_template(

@@ -18,7 +18,8 @@ from engram_transformers.stores import lock as locks
 from engram_transformers.stores.config import Description
 from engram_transformers.stores.files import sync_directory
 from engram_transformers.stores.ledger import Ledger
-from engram_transformers.stores.records import Act, Inverse, Note, Row, Stored, Write
+from engram_transformers.stores.peek import peek
+from engram_transformers.stores.records import Act, Inverse, Note, Packed, Row, Stored, Write
 from engram_transformers.stores.text import refuse_surrogates
 from engram_transformers.stores.versions import FORMAT, MIGRATIONS, Migration
 from engram_transformers.types import Fact, HostIdentity
@@ -173,11 +174,12 @@ class Directory:
         found = self._ledger.at_pairs(pairs)
         return {each: [_stored(row, {}) for row in rows] for each, rows in found.items()}
 
-    def get(self, id: str) -> Stored:
+    def get(self, id: str, *, deltas: bool = True) -> Stored:
         """The active fact with this id, or the only one whose id begins so; else `UnknownFact`."""
         with self._ledger.reading():
             row = self._only(id.strip().lower())
-            return _stored(row, self._deltas([row.row], snapshot=False)[row.row])
+            found = self._deltas([row.row], snapshot=False)[row.row] if deltas else {}
+            return _stored(row, found)
 
     def active(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids under which a fact is active."""
@@ -201,12 +203,10 @@ class Directory:
         All or nothing: `UnknownFact` for an id that is not active, `BadInput` for a fact that
         already is, `FactRefused` for text that is not Unicode, `StoreError` if the disk refuses.
         """
-        from engram_transformers.stores.tensors import pack
-
         self._check_writable()
         for fact, _ in add:
             refuse_surrogates(fact)
-        packed = [(fact, pack(delta)) for fact, delta in add]
+        packed = _packed(add) if add else []
         note = Note(act, who, why, source, receipt, undoes)
         return self._ledger.commit(note, add=packed, remove=remove)
 
@@ -231,7 +231,7 @@ class Directory:
         self._check_writable()
         with self._ledger.reading():
             head = self._ledger.head()
-            if not self._distrusted and snapshot.peek(self.path / SNAPSHOT) == head:
+            if not self._distrusted and peek(self.path / SNAPSHOT) == head:
                 return
             rows = self._ledger.rows("removed IS NULL")
             packed = self._ledger.packed([row.row for row in rows])
@@ -247,8 +247,6 @@ class Directory:
 
     def stats(self) -> Stats:
         """Counts and sizes."""
-        from engram_transformers.stores.snapshot import peek
-
         with self._ledger.reading() as db:
             head = peek(self.path / SNAPSHOT)
             return Stats(
@@ -335,8 +333,6 @@ class Directory:
         return found.deltas
 
     def _due(self) -> bool:
-        from engram_transformers.stores.snapshot import peek
-
         self._check_writable()
         with self._ledger.reading():
             if self._ledger.head().number == 0:
@@ -356,6 +352,13 @@ AND NOT EXISTS (SELECT 1 FROM facts WHERE id = past.id AND removed IS NULL)
 
 def _stored(row: Row, delta: Tensors) -> Stored:
     return Stored(row.id, row.fact, row.added, delta)
+
+
+def _packed(add: Sequence[tuple[Fact, Tensors]]) -> list[tuple[Fact, Packed]]:
+    # Forgetting packs nothing, and must not cost an import of torch.
+    from engram_transformers.stores.tensors import pack
+
+    return [(fact, pack(delta)) for fact, delta in add]
 
 
 def _ids(rows: Sequence[Row]) -> str:

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from engram_transformers.stores.files import replace_file
+from engram_transformers.stores.peek import VERSION, head_of
 from engram_transformers.stores.records import Head, Packed
 from engram_transformers.stores.tensors import DTYPES, Layout, Slot, parse, plan, unpack
 
-VERSION = "1"
-"Another version is rebuilt from the ledger, so that snapshots never need a migration."
 ROWS, LAYOUTS = "row", "layout"
 LOG = logging.getLogger(__name__)
 
@@ -67,17 +66,6 @@ def read(path: Path) -> Snapshot | None:
         return None
 
 
-def peek(path: Path) -> Head | None:
-    """As of which write the snapshot is, without reading it all; None if that cannot be told."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = file.read(size) if size <= path.stat().st_size else b""
-        return _head_of(json.loads(header)["__metadata__"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
 def _columns(deltas: Iterable[Packed]) -> dict[Column, list[bytes]]:
     columns: defaultdict[Column, list[bytes]] = defaultdict(list)
     for each in deltas:
@@ -115,17 +103,11 @@ def _start(layout: Layout, metadata: Mapping[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header
 
 
-def _head_of(metadata: Mapping[str, str]) -> Head | None:
-    if metadata["version"] != VERSION:
-        return None
-    return Head(int(metadata["write"]), metadata["stamp"])
-
-
 def _decoded(raw: bytes) -> Snapshot | None:
     size = int.from_bytes(raw[:8], "little")
     described, data = json.loads(raw[8 : 8 + size]), raw[8 + size :]
     metadata = described.pop("__metadata__")
-    head = _head_of(metadata)
+    head = head_of(metadata)
     if head is None:
         return None
     if metadata["checksum"] != _checksum(metadata, [data]):

@@ -7,6 +7,7 @@ from safetensors import safe_open
 
 from engram_transformers.errors import StoreError
 from engram_transformers.stores import Directory, snapshot
+from engram_transformers.stores.peek import peek
 from engram_transformers.stores.records import Head
 from engram_transformers.stores.tensors import pack
 from engram_transformers.types import Fact
@@ -125,7 +126,7 @@ def test_it_is_due_when_enough_has_changed(store: Directory, batch) -> None:
 def test_closing_writes_it_when_due(store: Directory, path: Path, batch) -> None:
     store.commit("teach", add=batch(3))
     store.close()
-    assert snapshot.peek(path / NAME).number == 1
+    assert peek(path / NAME).number == 1
 
 
 def test_empty_and_mixed_deltas(store: Directory, path: Path, same_bits) -> None:

@@ -1,0 +1,163 @@
+"""Turns the stored results into the tables of `docs/results.md` and the README.
+
+python -m benchmarks.report            rewrite both
+python -m benchmarks.report --check    fail if either is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
+TITLES = {
+    "zsre": "ZsRE",
+    "wikibigedit": "WikiBigEdit",
+    "counterfact": "CounterFact",
+    "wikidata": "Wikidata cloze",
+    "stack_faq": "StackFAQ",
+    "keys": "random keys",
+}
+MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    tables = {"main": main_table(), "speed": speed_table(), "failures": failures()}
+    stale = []
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        text = path.read_text(encoding="utf-8")
+        new = MARK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}", text)
+        if new != text:
+            stale.append(path.name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run python -m benchmarks.report")
+
+
+def results() -> list[dict[str, Any]]:
+    """The stored results of whole sets, in reading order."""
+    found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("main_job/*.json")}
+    names = sorted(found, key=lambda name: (_place(name), name))
+    return [{"label": name, **found[name]} for name in names]
+
+
+def main_table() -> str:
+    """What was taught, what was asked, what was answered, what stayed silent."""
+    lines = [
+        "| set | facts | asked | n | exact (95 % interval) | wrong fact | ended by itself |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results():
+        for group, score in result["asked"].items():
+            lines.append(
+                f"| {_title(result)} | {result['facts']} | {group} | {score['n']} | "
+                f"{_share(score['exact'])} | {_point(score['wrong_fact'])} | "
+                f"{_point(score['stopped'])} |"
+            )
+    lines += [
+        "",
+        "| set | prompts that no fact answers | n | logits bit-equal (95 % interval) |",
+        "|---|---|---|---|",
+    ]
+    for result in results():
+        for group, score in result["silent"].items():
+            lines.append(
+                f"| {_title(result)} | {group} | {score['n']} | {_share(score['bit_equal'])} |"
+            )
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """Ratios from one run, measured in turns."""
+    path = RESULTS / "speed.json"
+    if not path.exists():
+        return "not measured yet"
+    speed = json.loads(path.read_text())
+    teaching, decoding, asking = speed["teaching"], speed["decoding"], speed["asking"]
+    many, few = decoding["facts"]["many"], decoding["facts"]["few"]
+    rows = [
+        (f"decoding with {many:,} facts attached that do not fire, over the bare host",
+         _spread(decoding["idle_over_bare"])),
+        (f"time per token with {many:,} facts, over that with {few:,}",
+         _spread(decoding["many_over_few"])),
+        ("teaching with the check, over one forward pass over the same tokens",
+         _spread(teaching["checked_over_one_forward_pass"])),
+        ("facts a second, checked", f"{teaching['checked_facts_per_second']}"),
+        ("facts a second, unchecked, by exact address",
+         f"{teaching['unchecked_exact_facts_per_second']:,}"),
+        ("finding what a prompt means, ms", _spread(asking["ms_to_find_the_meaning"])),
+        ("the host's own reading of such a prompt, ms",
+         _spread(asking["ms_of_the_host_to_read_the_prompt"])),
+    ]  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"| measured | median (quartiles) |\n|---|---|\n{table}\n\n{_origin(speed)}"
+
+
+def failures() -> str:
+    """Wrong answers and wrong firings by example."""
+    parts = []
+    for result in results():
+        for group, score in {**result["asked"], **result["silent"]}.items():
+            examples = score["failures"][:5]
+            if examples:
+                lines = "\n".join(f"* {_example(example)}" for example in examples)
+                parts.append(f"**{_title(result)}, {group}**\n\n{lines}\n")
+    origin = "\n".join(f"* {_title(result)}: {_origin(result)}" for result in results())
+    return "\n".join([*parts, "Origin of each set's numbers:", "", origin])
+
+
+def _example(example: dict[str, Any]) -> str:
+    asked = _code(example["asked"])
+    if "said" in example:
+        return f"{asked}: wanted {_code(example['wanted'])}, said {_code(example['said'])}"
+    return f"{asked} was taken for {_code(str(example['taken_for']))} ({example['score']})"
+
+
+def _code(text: str) -> str:
+    short = text if len(text) <= 90 else f"{text[:87]}..."
+    return f"`{short}`".replace("\n", " ").replace("|", "\\|")
+
+
+def _origin(result: dict[str, Any]) -> str:
+    came = result["provenance"]
+    return (
+        f"commit `{came['commit']}`, {came['date']}, {came['machine']}, torch {came['torch']}, "
+        f"transformers {came['transformers']}, {came['host']} in {came['dtype']}"
+    )
+
+
+def _place(name: str) -> int:
+    return next((i for i, known in enumerate(ORDER) if name.startswith(known)), len(ORDER))
+
+
+def _title(result: dict[str, Any]) -> str:
+    name, _, variant = result["label"].partition("-")
+    title = TITLES.get(name, name)
+    return f"{title} ({variant})" if variant else title
+
+
+def _share(score: dict[str, float]) -> str:
+    return f"{_point(score)} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _point(score: dict[str, float]) -> str:
+    # A share of one is written as 1 only if there was no exception at all.
+    return "1" if score["value"] == 1 else f"{min(score['value'], 0.9999):.4f}"
+
+
+def _spread(of: dict[str, float]) -> str:
+    return f"{of['value']:.3g} ({of['low']:.3g} to {of['high']:.3g})"
+
+
+if __name__ == "__main__":
+    main()
