@@ -1,13 +1,12 @@
-"""Greedy answers to many prompts: what a user would see, in batches without padding.
+"""Greedy answers to many prompts: what a user would see, in batches.
 
-Prompts of one length are decoded together, so that no row holds padding, and what all of them
-begin with (a system message) is read once.
+What all prompts begin with (a system message) is read once. Padding stands behind it, before
+what is each prompt's own.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -43,10 +42,10 @@ def generate(
     shared = SharedPrefix(adapter, prompts)
     written: dict[int, list[int]] = {}
     for group in _groups(prompts, limits, size=batch):
-        ids = torch.tensor([list(prompts[i]) for i in group], device=adapter.device)
+        ids, mask = _padded([prompts[i] for i in group], keep=len(shared), pad=stop or 0)
         out = adapter.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            input_ids=ids.to(adapter.device),
+            attention_mask=mask.to(adapter.device),
             max_new_tokens=max(limits[i] for i in group),
             do_sample=False,
             pad_token_id=stop,
@@ -97,14 +96,20 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:
 def _groups(
     prompts: Sequence[Sequence[int]], limits: Sequence[int], *, size: int
 ) -> Iterator[list[int]]:
-    """Indices of prompts of one length, those with like limits side by side."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(i)
-    for indices in by_length.values():
-        indices.sort(key=lambda i: limits[i])
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
+    """Indices of prompts in batches; those that are answered at like length go together."""
+    order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i])))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _padded(
+    prompts: Sequence[Sequence[int]], *, keep: int, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, time) ids and mask; padding stands behind the first `keep` tokens."""
+    width = max(map(len, prompts))
+    ids = [[*p[:keep], *[pad] * (width - len(p)), *p[keep:]] for p in prompts]
+    mask = [[1] * keep + [0] * (width - len(p)) + [1] * (len(p) - keep) for p in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _until_stop(ids: list[int], stop: int | None) -> list[int]:
