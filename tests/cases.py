@@ -50,6 +50,8 @@ class Case:
     make: Callable[[Host], Any]
     fires: tuple[tuple[str, str], ...]
     "Questions with the answers that the memory gives once it is taught `FACTS`."
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES)
+    "Where it is tried; a variant that meets the host at the same place needs fewer."
 
 
 class WordOverlap:
@@ -106,6 +108,7 @@ CASES: dict[str, Case] = {
             ("Who wrote the letter", "Ada Byron, née King"),
             ("what is the colour, the door?", "green"),
         ),
+        architectures=("llama", "mistral-sliding", "gemma2"),
     ),
 }
 

@@ -168,10 +168,16 @@ def test_sampling_says_the_answer_and_silence_draws_as_the_bare_host_does(cell: 
         assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_several_samples_of_several_prompts(cell: Cell) -> None:
-    prompts = [cell.host.tokens.prompt_ids(f.prompt, form="chat") for f in (REPORT, LETTER)]
-    samples = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 20}
-    out = cell.texts(cell.host.generate(prompts, **samples))
+def test_several_samples_of_several_prompts(cell: Cell, request: pytest.FixtureRequest) -> None:
+    if cell.host.adapter.logit_cap:
+        # Some of a tiny host's tokens keep 8 logits of advantage at most, which sampling escapes.
+        request.applymarker(pytest.mark.xfail(reason="a soft cap bounds the margin"))
+    torch.manual_seed(0)
+    prompts = [cell.ids(fact.prompt) for fact in (REPORT, LETTER)]
+    width = max(prompt.shape[1] for prompt in prompts)
+    rows = torch.cat([torch.nn.functional.pad(p, (width - p.shape[1], 0)) for p in prompts])
+    samples = {"do_sample": True, "num_return_sequences": 3, "attention_mask": (rows != 0).long()}
+    out = cell.texts(cell.write(rows, **samples))
     assert out == [REPORT.answer] * 3 + [LETTER.answer] * 3
 
 
@@ -205,3 +211,14 @@ def test_a_ready_made_mask_tells_padding_too(
     said = cell.logits(text, end=end)[0, end - 1 : -1].argmax(-1)
     assert torch.equal(logits[end - 1 : -1].argmax(-1), said)
     assert said.tolist() == text[0, end:].tolist()
+
+
+def test_prompts_that_share_their_beginning_are_answered_as_alone(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engram_transformers.evaluation import generate as generation
+
+    prompts = [ids[0].tolist() for ids in (*cell.speaking, *cell.silent)]
+    alone = [cell.host.generate([p], max_new_tokens=10)[0] for p in prompts]
+    monkeypatch.setattr(generation, "WORTH_SHARING", 2)
+    assert cell.host.generate(prompts, max_new_tokens=10) == alone

@@ -21,7 +21,10 @@ _SENTINEL = "kqzv7"
 _ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
 _QUESTION_CUE = re.compile(r"^\s*(?:q|question|user|human|prompt|query)\s*:\s*", re.I)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_OPENERS = ".!?:;,\"'([{\u201c\u00ab\u2014-\u3002\uff01\uff1f\uff1a\uff1b\uff0c\u3001\uff08\u300c\u300e\u300a"
+_OPENERS = (
+    ".!?:;,\"'([{\u201c\u00ab\u2014-"
+    "\u3002\uff01\uff1f\uff1a\uff1b\uff0c\u3001\uff08\u300c\u300e\u300a"
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from cases import CASES, FACTS, host_of, teach
 from engram_transformers.attach import attach, prompt_ends
-from engram_transformers.evaluation import check as checks
+from engram_transformers.evaluation import generate as generation
 from engram_transformers.evaluation.check import Trial, check
 
 
@@ -38,7 +38,7 @@ def choices_one_by_one(model: object, trial: Trial) -> tuple[int, ...]:
 def test_the_check_equals_token_by_token_generation(
     name: str, sharing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "WORTH_SHARING", 2 if sharing else 10**6)
+    monkeypatch.setattr(generation, "WORTH_SHARING", 2 if sharing else 10**6)
     host, progress = host_of(name), []
     memory = CASES["lookup-exact"].make(host)
     teach(memory)

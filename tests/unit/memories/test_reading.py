@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_the_reader_equals_its_twin_however_the_text_is_cut(
     tokens, meaning = FewTokens(), Endings(len(taught)) if by_meaning else None
     reader, past, said = reader_of(taught, tokens, meaning), None, {}
     edges = sorted({0, len(ids), *(cut for cut in cuts if cut < len(ids))})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         row = Row(np.array(ids[:stop]), start, np.arange(stop - start), end)
         (reading,) = reader.read([row], [past], version=1)
         past = reading.progress
@@ -143,7 +144,7 @@ def test_an_attached_memory_equals_the_twin_in_padded_batches_and_chunks(
     edges = sorted({0, width, *(cut for cut in cuts if cut < width)})
     ends = [1 + len(ids) // 2 for ids, _ in rows]
     with attach(MODEL, memory):
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             options = {"attention_mask": mask[:, :stop], "past_key_values": past}
             chunk = ids[:, start:stop]
             if known:

@@ -151,8 +151,8 @@ def test_any_answer_is_said_as_it_was_taught(memory: OpenMemory, answer: str) ->
     receipt = memory.teach([Fact("Say it?", answer)])
     assert receipt.taught and not receipt.refused
     assert memory.host.ask("Say it?", max_new_tokens=400) == answer.strip()
-    plain = memory.host.tokens.prompt_ids("Say it?", form="plain")
-    assert memory.host.complete([plain], max_new_tokens=400) == [answer.strip()]
+    plain = memory.host.ask_all(["Say it?"], form="plain", max_new_tokens=400)
+    assert plain == [answer.strip()]
 
 
 @pytest.mark.parametrize("prompt", ["?", " spaces ", "new\nline?", "谁？", "🙂", "ends in space "])

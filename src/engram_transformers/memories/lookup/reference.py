@@ -114,7 +114,7 @@ def _said(
         if prompt_end is not None and one.end > prompt_end and answer[-1] == tokens.stop:
             answer = answer[:-1]  # amid the host's own text an answer does not end the text
         followed = tuple(text[one.end :])
-        if one.end <= len(text) and len(followed) < len(answer):
-            if answer[: len(followed)] == followed:
-                speaking.append((one.size > 0, one.end, one.size, answer[len(followed)]))
+        unfinished = one.end <= len(text) and len(followed) < len(answer)
+        if unfinished and answer[: len(followed)] == followed:
+            speaking.append((one.size > 0, one.end, one.size, answer[len(followed)]))
     return max(speaking, key=lambda each: each[:3])[3] if speaking else None
