@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from engram_transformers.errors import UnsupportedCall
 from engram_transformers.memory import Memory, Row, Signal
 from engram_transformers.models.adapter import Adapter, Place
-from engram_transformers.models.history import History, history_of, keep_history
+from engram_transformers.models.history import History, forget_history, history_of, keep_history
 
 UNKNOWN_TOKEN = -1
 "Stands for a token whose id the host was not given (`inputs_embeds`)."
 
 _OBSERVER = "engram_observer"
+_OURS = (_OBSERVER, "generate", "generate_batch")
+"Attributes of a host that are ours for as long as a memory is attached."
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def prompt_ends(model: nn.Module, ends: Sequence[int]) -> Iterator[None]:
 @contextmanager
 def silenced(model: nn.Module) -> Iterator[None]:
     """Run the host as if no memory were attached, in this thread, for as long as this lasts."""
-    with _known(model, silent=True):
+    # Within a forward pass the signal of that pass is none of the inner call's business.
+    with _known(model, silent=True, signal=None, history=None):
         yield
 
 
@@ -190,6 +193,8 @@ class _Observer:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.sites: list[_Site] = []
+        self.replaced: dict[str, Any] = {}
+        "Attributes of the host that were its own before they were `_OURS`."
         self.names = tuple(inspect.signature(adapter.decoder.forward).parameters)
         decoder = adapter.decoder
         self.handles = (
@@ -201,6 +206,7 @@ class _Observer:
     def start(adapter: Adapter) -> _Observer:
         observer = _Observer(adapter)
         model = adapter.model
+        observer.replaced = {name: model.__dict__[name] for name in _OURS if name in model.__dict__}
         model.__dict__[_OBSERVER] = observer
         # Generation is where prompts have an end that tokens alone do not show.
         if hasattr(model, "generate"):
@@ -212,8 +218,9 @@ class _Observer:
     def stop(self) -> None:
         for handle in self.handles:
             handle.remove()
-        for name in (_OBSERVER, "generate", "generate_batch"):
+        for name in _OURS:
             self.adapter.model.__dict__.pop(name, None)
+        self.adapter.model.__dict__.update(self.replaced)
 
     @property
     def call(self) -> _Call:
@@ -237,9 +244,12 @@ class _Observer:
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The host's own `generate`, with the end of the prompt made known to memories."""
         model = self.adapter.model
-        prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-        columns = prompt.shape[1] if isinstance(prompt, Tensor) else None
+        prompts = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
+        columns = next((p.shape[1] for p in prompts if isinstance(p, Tensor)), None)
         with _known(model, prompt_columns=columns):
+            own = self.replaced.get("generate")
+            if own is not None:
+                return own(*args, **kwargs)
             return type(model).generate(model, *args, **kwargs)  # type: ignore[attr-defined]
 
     def generate_batch(self, *_: Any, **__: Any) -> Any:
@@ -250,10 +260,11 @@ class _Observer:
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the decoder runs: build the signal of this call."""
-        if self.call.silent:
-            return
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         past = given.get("past_key_values")
+        if self.call.silent:
+            forget_history(past)
+            return
         ids = _ids(given)
         before = history_of(past, len(ids))
         history = History(
@@ -294,7 +305,9 @@ class _Observer:
             return [call.prompt_ends[row * len(call.prompt_ends) // batch] for row in range(batch)]
         if call.prompt_columns is None:
             return [None] * batch
-        return [int(n) for n in history.real[:, : call.prompt_columns].sum(axis=1)]
+        # A prompt that is read in chunks goes on after this one, and padding is on the left.
+        rest = max(0, call.prompt_columns - history.length)
+        return [int(n) + rest for n in history.real[:, : call.prompt_columns].sum(axis=1)]
 
 
 def _padded_row(
@@ -321,16 +334,27 @@ def _real(mask: Any, before: History, ids: NDArray[np.int64]) -> NDArray[np.bool
     """(batch, columns so far): which columns hold tokens rather than padding."""
     total = before.length + ids.shape[1]
     if isinstance(mask, Mapping):  # one mask for each kind of attention
-        mask = next(iter(mask.values()), None)
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
     if not isinstance(mask, Tensor):
         return np.concatenate([before.real, np.ones(ids.shape, bool)], axis=1)
     if mask.dim() == 4:
-        # Ready-made masks are bool, or zero where a token may be seen; the last query sees all.
-        last = mask[:, 0, -1, :total]
-        mask = last if last.dtype == torch.bool else last == 0
-        mask = mask.expand(len(ids), -1)
+        mask = _seen(mask.detach(), time=ids.shape[1], total=total).expand(len(ids), -1)
     real = mask.detach().cpu().numpy().astype(bool)
     if real.shape[1] >= total:
         return real[:, :total]
     # A mask for the new tokens only.
     return np.concatenate([before.real, real[:, -ids.shape[1] :]], axis=1)
+
+
+def _seen(mask: Tensor, *, time: int, total: int) -> Tensor:
+    """(batch, time): the new columns that a ready-made mask (batch, heads, time, columns) shows.
+
+    Such masks are bool, or zero where a token may be seen. A token sees itself, and padding does
+    not, except where a row that would see nothing was made to see everything. The window of
+    sliding attention hides early tokens from late ones, so no single row tells all.
+    """
+    seen = mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] == 0
+    end = min(total, seen.shape[-1])
+    new = seen[:, :, end - time : end]
+    blind = seen.all(dim=-1, keepdim=True)
+    return (new & ~blind).diagonal(dim1=1, dim2=2) | new[:, -1]

@@ -39,7 +39,9 @@ def generate(
         options: what else is to be passed to `model.generate`.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    shared = SharedPrefix(adapter, prompts)
+    # A sliding window counts columns, so padding behind the prefix would push it out of sight.
+    windowed = getattr(adapter.config, "sliding_window", None) is not None
+    shared = SharedPrefix(adapter, () if windowed else prompts)
     written: dict[int, list[int]] = {}
     for group in _groups(prompts, limits, size=batch):
         ids, mask = _padded([prompts[i] for i in group], keep=len(shared), pad=stop or 0)

@@ -85,6 +85,12 @@ def keep_history(past: Any, history: History) -> None:
     setattr(past, ATTRIBUTE, history)
 
 
+def forget_history(past: Any) -> None:
+    """Drop a cache's history: it is about to read what no memory sees."""
+    if getattr(past, ATTRIBUTE, None) is not None:
+        setattr(past, ATTRIBUTE, None)
+
+
 @cache
 def _watched(base: type) -> type:
     """A subclass of a cache class that treats the history as it treats keys and values."""

@@ -21,7 +21,10 @@ _SENTINEL = "kqzv7"
 _ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
 _QUESTION_CUE = re.compile(r"^\s*(?:q|question|user|human|prompt|query)\s*:\s*", re.I)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_OPENERS = ".!?:;,\"'([{\u201c\u00ab\u2014-"
+_OPENERS = (
+    ".!?:;,\"'([{\u201c\u00ab\u2014-"
+    "\u3002\uff01\uff1f\uff1a\uff1b\uff0c\u3001\uff08\u300c\u300e\u300a"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ class HostTokens:
         """The text of these ids, special tokens included."""
         return str(
             self.tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+                # Tokens that the host was given as embeddings have no id, and no text.
+                [token for token in ids if token >= 0],
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
             )
         )
 
@@ -111,7 +117,8 @@ class HostTokens:
     @cached_property
     def header(self) -> tuple[int, ...]:
         """Ids that open a user's message; empty without a chat template."""
-        return tuple(self.encode(self.turn.header)) if self.turn else ()
+        # A space at its end becomes part of the message's first token.
+        return tuple(self.encode(self.turn.header.rstrip(" "))) if self.turn else ()
 
     def prompt_text(self, prompt: str, *, form: Form) -> str:
         """The text that the host reads when it is asked this prompt."""
@@ -167,11 +174,11 @@ class HostTokens:
 
     def last_question(self, ids: NDArray[np.int64], end: int) -> str:
         """What a plain prompt of `end` tokens asks: its last line, without question cues."""
-        text = self.decode([token for token in ids[:end].tolist() if token not in self.special])
-        turn = self.turn
+        read, turn = ids[:end].tolist(), self.turn
+        text = self.decode(read)
         if turn and text.endswith(turn.marker):
-            text = text[: -len(turn.marker)].rpartition(turn.header)[2]
-        return last_question(text)
+            return last_question(text[: -len(turn.marker)].rpartition(turn.header)[2])
+        return last_question(self.decode([token for token in read if token not in self.special]))
 
     def continues_with_space(self, ids: NDArray[np.int64], end: int) -> bool:
         """Whether an answer after these tokens is written with a space before it."""

@@ -68,7 +68,8 @@ class Book:
 
 def check_fact(fact: Fact, tokens: HostTokens, *, longest: int | None) -> None:
     """Raise `FactRefused` for a fact that cannot be taught to this host as it stands."""
-    for name, text in (("prompt", fact.prompt), ("answer", fact.answer)):
+    parts = [("prompt", fact.prompt), ("answer", fact.answer)]
+    for name, text in (*parts, *(("paraphrase", text) for text in fact.paraphrases)):
         if not text.strip():
             raise FactRefused(f"the {name} is empty")
     for text in (*fact.questions, fact.answer):

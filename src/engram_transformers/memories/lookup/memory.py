@@ -23,6 +23,7 @@ from engram_transformers.routing.spans import SpanIndex
 from engram_transformers.types import Candidate, Fact, Firing
 
 _numbers = itertools.count(1)
+"Of memories and their versions: a copy that is taught otherwise never shares one."
 
 
 class Lookup(nn.Module):
@@ -49,7 +50,7 @@ class Lookup(nn.Module):
         self.output = OutputRows(adapter)
         self.spans = SpanIndex()
         self.reader = Reader(tokens, spans=self.spans, meaning=meaning, answer=self.answer)
-        self.version = 0
+        self.version = next(_numbers)
         self._facts: dict[int, tuple[str, Fact, Written]] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
@@ -132,7 +133,7 @@ class Lookup(nn.Module):
 
     def apply(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
         """Add facts (id, fact, delta) to what the memory knows."""
-        self.version += 1
+        self.version = next(_numbers)
         for id, fact, delta in facts:
             number, written = self._next, unpack(delta)
             self._next += 1
@@ -144,7 +145,7 @@ class Lookup(nn.Module):
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take facts out again, exactly."""
-        self.version += 1
+        self.version = next(_numbers)
         for id in ids:
             number = self._numbers.pop(id)
             _, _, written = self._facts.pop(number)

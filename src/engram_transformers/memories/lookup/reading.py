@@ -69,6 +69,8 @@ class Progress:
     read: int
     version: int
     "Of the memory: what was taught or forgotten since makes progress stale."
+    prompt_end: int | None
+    "Where the prompt ended, if it had by then: a text that is a prompt anew is read anew."
     tracks: tuple[Track, ...]
 
 
@@ -133,7 +135,8 @@ class Reader:
 
     def _find(self, row: Row, past: Any, *, version: int) -> _Found:
         start, tracks = 0, ()
-        if isinstance(past, Progress) and (past.read, past.version) == (row.start, version):
+        same = (row.start, version, _ended(row, row.start))
+        if isinstance(past, Progress) and (past.read, past.version, past.prompt_end) == same:
             start, tracks = past.read, past.tracks
         exact = tuple(self._exact(row.ids, start=start))
         settled = {trigger.end for trigger in exact}
@@ -184,7 +187,8 @@ class Reader:
                 if tracks and at >= row.start:
                     best = max(tracks, key=lambda track: track.trigger.rank)
                     says.append(Say(at, best.answer[best.said], best.trigger.value))
-        return Reading(tuple(says), Progress(len(row.ids), version, tracks))
+        read = len(row.ids)
+        return Reading(tuple(says), Progress(read, version, _ended(row, read), tracks))
 
     def _track(self, trigger: Trigger, row: Row) -> Track:
         answer = self.answer(trigger.value, trigger.bare)
@@ -192,3 +196,8 @@ class Reader:
         amid = row.prompt_end is not None and trigger.end > row.prompt_end
         stops = self.tokens.stop is not None and answer[-1] == self.tokens.stop
         return Track(trigger, answer[:-1] if amid and stops else answer)
+
+
+def _ended(row: Row, read: int) -> int | None:
+    """The end of the prompt, as far as the first `read` tokens depend on it."""
+    return row.prompt_end if row.prompt_end is not None and row.prompt_end <= read else None

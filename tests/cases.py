@@ -1,0 +1,128 @@
+"""The laws matrix: every memory, and every architecture that it is tried on.
+
+Another memory is one more `Case`: how to make it for a host, and prompts on which it speaks once
+it is taught `FACTS`, and on which it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from engram_transformers.api import Host
+from engram_transformers.memories.lookup import Lookup, LookupConfig
+from engram_transformers.routing.meaning import Decision, Judged
+from engram_transformers.types import Fact, HostIdentity
+from hosts import tiny, tiny_tokenizer
+
+PORT = Fact("Which port does billing use?", "8443")
+REPORT = Fact("Who wrote the report?", "Ada Lovelace of London")
+# Begins like the answer before: after `Ada` only the question tells them apart.
+LETTER = Fact("Who wrote the letter?", "Ada Byron, née King")
+DOOR = Fact("What colour is the door?", "green", paraphrases=("Tell me the door's colour.",))
+FACTS = (PORT, REPORT, LETTER, DOOR)
+SILENT = ("How far is the station?", "Which port does mailing use?", "Seven miles. Who", "A b")
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "qwen3": ("qwen3", {}),
+    "mistral": ("mistral", {}),
+    "mistral-sliding": ("mistral", {"sliding_window": 8}),
+    "gemma2": ("gemma2", {"sliding_window": 8}),
+    "gpt2": ("gpt2", {}),
+    "gpt_neox": ("gpt_neox", {}),
+    "phi": ("phi", {}),
+    "olmo2": ("olmo2", {}),
+    "mixtral": ("mixtral", {}),
+}
+FEW = ("llama", "gemma2", "gpt2")
+"Where a law is about our own code and not about the host's."
+
+
+@dataclass(frozen=True)
+class Case:
+    """A memory in the matrix."""
+
+    make: Callable[[Host], Any]
+    fires: tuple[tuple[str, str], ...]
+    "Questions with the answers that the memory gives once it is taught `FACTS`."
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES)
+    "Where it is tried; a variant that meets the host at the same place needs fewer."
+
+
+class WordOverlap:
+    """An address by meaning that needs no encoder: most words in common, if enough."""
+
+    def __init__(self) -> None:
+        self.questions: dict[int, tuple[str, ...]] = {}
+
+    def encode_facts(self, facts: Sequence[Fact]) -> list[np.ndarray]:
+        return [np.zeros((len(fact.questions), 2, 1), np.float32) for fact in facts]
+
+    def add(self, value: int, fact: Fact, vectors: np.ndarray) -> None:
+        self.questions[value] = fact.questions
+
+    def remove(self, value: int) -> None:
+        del self.questions[value]
+
+    def decide(self, texts: Iterable[str]) -> dict[str, Decision]:
+        return {text: self._decide(text) for text in texts}
+
+    def _decide(self, text: str) -> Decision:
+        shares = [
+            Judged(value, question, _overlap(text, question), _overlap(text, question))
+            for value, questions in self.questions.items()
+            for question in questions
+        ]
+        ranking = tuple(sorted(shares, key=lambda one: -one.probability))
+        near = bool(ranking) and ranking[0].probability >= 0.7
+        return Decision(ranking[0].value if near else None, "words in common", ranking)
+
+
+def _overlap(a: str, b: str) -> float:
+    one, other = ({w.strip("?.,:!").lower() for w in text.split()} for text in (a, b))
+    return len(one & other) / max(1, len(one | other))
+
+
+def _exact(host: Host) -> Lookup:
+    return Lookup(LookupConfig(address="exact"), adapter=host.adapter, tokens=host.tokens)
+
+
+def _by_meaning(host: Host) -> Lookup:
+    meaning: Any = WordOverlap()
+    return Lookup(LookupConfig(), adapter=host.adapter, tokens=host.tokens, meaning=meaning)
+
+
+_TAUGHT = tuple((question, fact.answer) for fact in FACTS for question in fact.questions)
+CASES: dict[str, Case] = {
+    "lookup-exact": Case(_exact, _TAUGHT),
+    "lookup-meaning": Case(
+        _by_meaning,
+        (
+            ("which port does BILLING use", "8443"),
+            ("the report: who wrote?", "Ada Lovelace of London"),
+            ("Who wrote the letter", "Ada Byron, née King"),
+            ("what is the colour, the door?", "green"),
+        ),
+        architectures=("llama", "mistral-sliding", "gemma2"),
+    ),
+}
+
+
+@cache
+def host_of(architecture: str) -> Host:
+    """The tiny host of an architecture, the same object every time: tests leave it as it was."""
+    name, changes = ARCHITECTURES[architecture]
+    model = tiny(name, **changes)
+    return Host(model, tiny_tokenizer(), HostIdentity(architecture, architecture))
+
+
+def teach(memory: Any, facts: Sequence[Fact] = FACTS) -> list[str]:
+    """Write and apply facts without any directory; their ids."""
+    deltas = memory.write(facts)
+    memory.apply((fact.id, fact, delta) for fact, delta in zip(facts, deltas, strict=True))
+    return [fact.id for fact in facts]
