@@ -73,9 +73,14 @@ class Host:
             directory.close()
             raise
 
-    def ask(self, question: str, *, max_new_tokens: int = 128) -> str:
-        """The host's answer to one question, through its chat template if it has one."""
-        return self.ask_all([question], max_new_tokens=max_new_tokens)[0]
+    def ask(self, question: str, *, max_new_tokens: int = 128, streamer: Any = None) -> str:
+        """The host's answer to one question, through its chat template if it has one.
+
+        A `streamer` of transformers is told each token as it is written.
+        """
+        prompt = self.tokens.prompt_ids(question, form=self.tokens.ask_form)
+        [ids] = self.generate([prompt], max_new_tokens=max_new_tokens, streamer=streamer)
+        return self.tokens.decode_answer(ids)
 
     def ask_all(
         self,
@@ -97,6 +102,7 @@ class Host:
         *,
         max_new_tokens: Sequence[int] | int,
         progress: Progress = lambda done: None,
+        streamer: Any = None,
     ) -> list[list[int]]:
         """New token ids after each prompt (token ids), up to and with the one that stops."""
         return generate(
@@ -105,6 +111,7 @@ class Host:
             max_new_tokens=max_new_tokens,
             stop=self.tokens.stop,
             progress=progress,
+            streamer=streamer,
         )
 
     def explain(self, question: str) -> Firing:

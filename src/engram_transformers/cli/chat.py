@@ -114,12 +114,12 @@ class Talk:
     def _generated(self, ids: list[int]) -> str:
         from engram_transformers.cli.streaming import Stream
 
-        if not is_terminal() or self.json:
-            [answer] = self.host.complete([ids], max_new_tokens=self.longest)
+        stream = Stream(self.host.tokens) if is_terminal() and not self.json else None
+        [written] = self.host.generate([ids], max_new_tokens=self.longest, streamer=stream)
+        answer = self.host.tokens.decode_answer(written)
+        if not stream:
             self._say(answer)
-            return answer
-        stream = Stream(self.host.tokens)
-        return self.host.complete([ids], max_new_tokens=self.longest, streamer=stream)[0]
+        return answer
 
     def _fitting(self) -> list[int]:
         """Ids of the talk; its oldest turns go where the host could not read it all."""

@@ -12,11 +12,13 @@ import torch
 from engram_transformers.api import Host, OpenMemory
 from engram_transformers.demo import SOURCE
 from engram_transformers.demo.data import DemoData, DemoFact
+from engram_transformers.evaluation.generate import SharedPrefix
 from engram_transformers.evaluation.metrics import exact
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.types import Receipt
 
-BATCH = 16
+AGAIN = 16
+"Taught questions that are asked again after the forgetting was undone."
 SPARE = 4
 "Tokens beyond the expected answer: enough to see that it ends there, or does not."
 SHOWN, SHOWN_TOKENS = 12, 16
@@ -88,26 +90,19 @@ def teach(memory: OpenMemory, data: DemoData, progress: Progress) -> Receipt:
 
 def begin(host: Host, questions: Sequence[Question]) -> list[str]:
     """The first words of the host's answers."""
-    return host.write([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
+    return host.ask_all([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
 
 
-def answers(
-    host: Host, questions: Sequence[Question], progress: Progress = lambda done: None
-) -> list[Answered]:
-    """Greedy answers through the chat template, each up to its natural end, in batches."""
+def answers(host: Host, questions: Sequence[Question], progress: Progress) -> list[Answered]:
+    """Greedy answers through the chat template, each up to its natural end."""
     tokens = host.tokens
-    sizes = [len(tokens.encode(each.of.fact.answer)) for each in questions]
-    # Answers of like length together: a batch runs until the last of them ends.
-    order = sorted(range(len(questions)), key=lambda i: (sizes[i], len(questions[i].text)))
-    found: dict[int, Answered] = {}
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        prompts = [tokens.prompt_ids(questions[i].text, form=tokens.ask_form) for i in batch]
-        limit = max(sizes[i] for i in batch) + 1 + SPARE
-        for i, ids in zip(batch, host.generate(prompts, max_new_tokens=limit), strict=True):
-            found[i] = Answered(questions[i], tokens.decode_answer(ids), _ended(ids, tokens.stop))
-        progress(len(batch))
-    return [found[i] for i in range(len(questions))]
+    limits = [len(tokens.encode(each.of.fact.answer)) + 1 + SPARE for each in questions]
+    prompts = [_ids(host, each.text) for each in questions]
+    written = host.generate(prompts, max_new_tokens=limits, progress=progress)
+    return [
+        Answered(question, tokens.decode_answer(ids), _ended(ids, tokens.stop))
+        for question, ids in zip(questions, written, strict=True)
+    ]
 
 
 def _ended(ids: Sequence[int], stop: int | None) -> bool:
@@ -116,14 +111,12 @@ def _ended(ids: Sequence[int], stop: int | None) -> bool:
 
 def silence(host: Host, data: DemoData, progress: Progress) -> list[Silence]:
     """For each unrelated prompt, whether its logits are those of the bare host."""
-    found = []
-    prompts = [(prompt, False) for prompt in data.unrelated]
-    prompts += [(prompt, True) for prompt in data.near_misses]
-    for prompt, near in prompts:
-        [equal] = bit_equal(host.adapter, [_ids(host, prompt)])
-        found.append(Silence(prompt, near, equal))
-        progress(1)
-    return found
+    prompts = [*data.unrelated, *data.near_misses]
+    equal = bit_equal(host.adapter, [_ids(host, each) for each in prompts], progress=progress)
+    return [
+        Silence(prompt, i >= len(data.unrelated), same)
+        for i, (prompt, same) in enumerate(zip(prompts, equal, strict=True))
+    ]
 
 
 def probes(data: DemoData) -> list[str]:
@@ -138,10 +131,12 @@ def digests(
     host: Host, prompts: Iterable[str], progress: Progress = lambda done: None
 ) -> list[str]:
     """A digest of all bits of the logits of each prompt, as the host computes them now."""
+    texts = [_ids(host, prompt) for prompt in prompts]
+    shared = SharedPrefix(host.adapter, texts)
     found = []
-    for prompt in prompts:
-        ids = torch.tensor([_ids(host, prompt)], device=host.adapter.device)
-        found.append(_digest(host.model(input_ids=ids).logits))
+    for text in texts:
+        ids = torch.tensor([text[len(shared) :]], device=host.adapter.device)
+        found.append(_digest(host.model(input_ids=ids, **shared.cache_for(1)).logits))
         progress(1)
     return found
 

@@ -31,11 +31,13 @@ def generate(
     stop: int | None,
     batch: int = BATCH,
     progress: Callable[[int], None] = lambda done: None,
+    streamer: Any = None,
 ) -> list[list[int]]:
     """New token ids after each prompt, up to and with the stop token, by `model.generate`.
 
     Args:
         max_new_tokens: one limit for all prompts, or one each.
+        streamer: of transformers; is told each token of a single prompt as it is written.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     shared = SharedPrefix(adapter, prompts)
@@ -48,6 +50,7 @@ def generate(
             max_new_tokens=max(limits[i] for i in group),
             do_sample=False,
             pad_token_id=stop,
+            streamer=streamer,
             **shared.cache_for(len(group)),
         )
         for i, row in zip(group, out[:, ids.shape[1] :].tolist(), strict=True):
