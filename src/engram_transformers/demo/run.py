@@ -12,7 +12,7 @@ import torch
 from engram_transformers.api import Host, OpenMemory
 from engram_transformers.demo import SOURCE
 from engram_transformers.demo.data import DemoData, DemoFact
-from engram_transformers.evaluation.generate import SharedPrefix
+from engram_transformers.evaluation.generate import SharedPrefix, generate
 from engram_transformers.evaluation.metrics import exact
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.types import Receipt
@@ -90,7 +90,14 @@ def teach(memory: OpenMemory, data: DemoData, progress: Progress) -> Receipt:
 
 def begin(host: Host, questions: Sequence[Question]) -> list[str]:
     """The first words of the host's answers."""
-    return host.ask_all([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
+    written = generate(
+        host.adapter,
+        [_ids(host, each.text) for each in questions],
+        max_new_tokens=SHOWN_TOKENS,
+        stop=host.tokens.stop,
+        pad=True,
+    )
+    return [host.tokens.decode_answer(ids) for ids in written]
 
 
 def answers(host: Host, questions: Sequence[Question], progress: Progress) -> list[Answered]:
@@ -98,7 +105,14 @@ def answers(host: Host, questions: Sequence[Question], progress: Progress) -> li
     tokens = host.tokens
     limits = [len(tokens.encode(each.of.fact.answer)) + 1 + SPARE for each in questions]
     prompts = [_ids(host, each.text) for each in questions]
-    written = host.generate(prompts, max_new_tokens=limits, progress=progress)
+    written = generate(
+        host.adapter,
+        prompts,
+        max_new_tokens=limits,
+        stop=tokens.stop,
+        pad=True,
+        progress=progress,
+    )
     return [
         Answered(question, tokens.decode_answer(ids), _ended(ids, tokens.stop))
         for question, ids in zip(questions, written, strict=True)

@@ -32,21 +32,26 @@ def generate(
     batch: int = BATCH,
     progress: Callable[[int], None] = lambda done: None,
     streamer: Any = None,
+    pad: bool = False,
 ) -> list[list[int]]:
     """New token ids after each prompt, up to and with the stop token, by `model.generate`.
 
     Args:
         max_new_tokens: one limit for all prompts, or one each.
         streamer: of transformers; is told each token of a single prompt as it is written.
+        pad: batch prompts by the length of their answers instead, with padding: fewer and
+            fuller batches, and logits that are equal up to rounding.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     shared = SharedPrefix(adapter, prompts)
     written: dict[int, list[int]] = {}
-    for group in _groups(prompts, limits, size=batch):
-        ids = torch.tensor([list(prompts[i]) for i in group], device=adapter.device)
+    grouped = _by_limit if pad else _groups
+    for group in grouped(prompts, limits, size=batch):
+        rows, mask = _padded([prompts[i] for i in group], at=len(shared))
+        ids = torch.tensor(rows, device=adapter.device)
         out = adapter.model.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=torch.tensor(mask, device=adapter.device),
             max_new_tokens=max(limits[i] for i in group),
             do_sample=False,
             pad_token_id=stop,
@@ -105,6 +110,26 @@ def _groups(
         indices.sort(key=lambda i: limits[i])
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
+
+
+def _by_limit(
+    prompts: Sequence[Sequence[int]], limits: Sequence[int], *, size: int
+) -> Iterator[list[int]]:
+    """Indices of prompts with like limits, whatever their lengths."""
+    order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i])))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _padded(
+    prompts: Sequence[Sequence[int]], *, at: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids and mask of equal width, padded behind the first `at` tokens, which all share."""
+    width = max(map(len, prompts))
+    gaps = [width - len(prompt) for prompt in prompts]
+    ids = [[*p[:at], *[0] * gap, *p[at:]] for p, gap in zip(prompts, gaps, strict=True)]
+    mask = [[*[1] * at, *[0] * gap, *[1] * (width - at - gap)] for gap in gaps]
+    return ids, mask
 
 
 def _until_stop(ids: list[int], stop: int | None) -> list[int]:
