@@ -124,5 +124,5 @@ def host_of(architecture: str) -> Host:
 def teach(memory: Any, facts: Sequence[Fact] = FACTS) -> list[str]:
     """Write and apply facts without any directory; their ids."""
     deltas = memory.write(facts)
-    memory.apply((fact.id, fact, delta) for fact, delta in zip(facts, deltas, strict=True))
+    memory.add((fact.id, fact, delta) for fact, delta in zip(facts, deltas, strict=True))
     return [fact.id for fact in facts]

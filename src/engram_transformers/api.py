@@ -73,9 +73,12 @@ class Host:
             directory.close()
             raise
 
-    def ask(self, question: str, *, max_new_tokens: int = 128, **options: Any) -> str:
-        """The host's answer to one question, through its chat template if it has one."""
-        return self.ask_all([question], max_new_tokens=max_new_tokens, **options)[0]
+    def ask(self, question: str, *, max_new_tokens: int = 128, streamer: Any = None) -> str:
+        """The host's answer to one question, through its chat template if it has one.
+
+        A `streamer` of transformers is told each token as it is written.
+        """
+        return self.ask_all([question], max_new_tokens=max_new_tokens, streamer=streamer)[0]
 
     def ask_all(
         self,
@@ -84,13 +87,13 @@ class Host:
         max_new_tokens: Sequence[int] | int,
         form: Form | None = None,
         progress: Progress = lambda done: None,
-        **options: Any,
+        streamer: Any = None,
     ) -> list[str]:
         """Greedy answers to questions, each asked by itself; `form` None asks as `ask` does."""
         form = form or self.tokens.ask_form
         prompts = [self.tokens.prompt_ids(question, form=form) for question in questions]
         written = self.generate(
-            prompts, max_new_tokens=max_new_tokens, progress=progress, **options
+            prompts, max_new_tokens=max_new_tokens, progress=progress, streamer=streamer
         )
         return [self.tokens.decode_answer(ids) for ids in written]
 
@@ -100,19 +103,16 @@ class Host:
         *,
         max_new_tokens: Sequence[int] | int,
         progress: Progress = lambda done: None,
-        **options: Any,
+        streamer: Any = None,
     ) -> list[list[int]]:
-        """New token ids after each prompt (token ids), up to and with the one that stops.
-
-        `options` are passed on to `model.generate`, a `streamer` for one.
-        """
+        """New token ids after each prompt (token ids), up to and with the one that stops."""
         return generate(
             self.adapter,
             prompts,
             max_new_tokens=max_new_tokens,
             stop=self.tokens.stop,
             progress=progress,
-            **options,
+            streamer=streamer,
         )
 
     def explain(self, question: str) -> Firing:
@@ -133,7 +133,7 @@ class OpenMemory:
     def __init__(self, host: Host, memory: Any, directory: Directory) -> None:
         self.host, self.memory, self.directory = host, memory, directory
         stored = directory.facts()
-        memory.apply((one.id, one.fact, one.delta) for one in stored)
+        memory.add((one.id, one.fact, one.delta) for one in stored)
         self.book = Book(one.fact for one in stored)
         attach(host.model, memory)
 
@@ -273,7 +273,7 @@ class OpenMemory:
     def _change(self, *, remove: Iterable[str], add: Iterable[tuple[Fact, Any]]) -> None:
         remove, add = list(remove), list(add)
         self.memory.remove(remove)
-        self.memory.apply((fact.id, fact, delta) for fact, delta in add)
+        self.memory.add((fact.id, fact, delta) for fact, delta in add)
         for id in remove:
             self.book.remove(id)
         for fact, _ in add:

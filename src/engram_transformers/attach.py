@@ -250,7 +250,7 @@ class _Observer:
             own = self.replaced.get("generate")
             if own is not None:
                 return own(*args, **kwargs)
-            return type(model).generate(model, *args, **kwargs)  # type: ignore[attr-defined]
+            return type(model).generate(model, *args, **kwargs)
 
     def generate_batch(self, *_: Any, **__: Any) -> Any:
         raise UnsupportedCall(
@@ -339,7 +339,7 @@ def _real(mask: Any, before: History, ids: NDArray[np.int64]) -> NDArray[np.bool
         return np.concatenate([before.real, np.ones(ids.shape, bool)], axis=1)
     if mask.dim() == 4:
         mask = _seen(mask.detach(), time=ids.shape[1], total=total).expand(len(ids), -1)
-    real = mask.detach().cpu().numpy().astype(bool)
+    real: NDArray[np.bool_] = mask.detach().cpu().numpy().astype(bool)
     if real.shape[1] >= total:
         return real[:, :total]
     # A mask for the new tokens only.

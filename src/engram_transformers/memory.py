@@ -63,7 +63,7 @@ class Writable(Protocol):
         """The deltas that would teach these facts; changes nothing."""
         ...
 
-    def apply(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
+    def add(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
         """Add facts (id, fact, delta) to what the memory knows."""
         ...
 

@@ -115,8 +115,7 @@ class Talk:
         from engram_transformers.cli.streaming import Stream
 
         stream = Stream(self.host.tokens) if is_terminal() and not self.json else None
-        options = {"streamer": stream} if stream else {}
-        [written] = self.host.generate([ids], max_new_tokens=self.longest, **options)
+        [written] = self.host.generate([ids], max_new_tokens=self.longest, streamer=stream)
         answer = self.host.tokens.decode_answer(written)
         if not stream:
             self._say(answer)

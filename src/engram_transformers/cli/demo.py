@@ -114,9 +114,10 @@ def _demonstrate(
         with show.step("everything is forgotten and compared", len(probes)) as advance:
             memory.forget([fact.id for fact in memory.facts], why=SOURCE)
             restored = demo.same(untouched, demo.digests(host, probes, advance))
-        with show.step("the forgetting is undone", demo.BATCH) as advance:
+        again = taught[:: len(taught) // demo.AGAIN + 1]
+        with show.step("the forgetting is undone", len(again)) as advance:
             memory.undo()
-            recalled = demo.answers(host, taught[:: len(taught) // demo.BATCH + 1], advance)
+            recalled = demo.answers(host, again, advance)
     return DemoResult(
         model=host.identity.id,
         receipt=receipt,

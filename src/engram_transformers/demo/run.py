@@ -16,6 +16,8 @@ from engram_transformers.evaluation.metrics import exact
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.types import Receipt
 
+AGAIN = 16
+"Taught questions that are asked again after the forgetting was undone."
 SPARE = 4
 "Tokens beyond the expected answer: enough to see that it ends there, or does not."
 SHOWN, SHOWN_TOKENS = 12, 16

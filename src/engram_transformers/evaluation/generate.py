@@ -30,18 +30,17 @@ def generate(
     stop: int | None,
     batch: int = BATCH,
     progress: Callable[[int], None] = lambda done: None,
-    **options: Any,
+    streamer: Any = None,
 ) -> list[list[int]]:
     """New token ids after each prompt, up to and with the stop token, by `model.generate`.
 
     Args:
         max_new_tokens: one limit for all prompts, or one each.
-        options: what else is to be passed to `model.generate`.
+        streamer: of transformers; is told each token of a single prompt as it is written.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     # A sliding window counts columns, so padding behind the prefix would push it out of sight.
-    windowed = getattr(adapter.config, "sliding_window", None) is not None
-    shared = SharedPrefix(adapter, () if windowed else prompts)
+    shared = SharedPrefix(adapter, () if adapter.windowed else prompts)
     written: dict[int, list[int]] = {}
     for group in _groups(prompts, limits, size=batch):
         ids, mask = _padded([prompts[i] for i in group], keep=len(shared), pad=stop or 0)
@@ -52,7 +51,7 @@ def generate(
             do_sample=False,
             pad_token_id=stop,
             **shared.cache_for(len(group)),
-            **options,
+            streamer=streamer,
         )
         for i, row in zip(group, out[:, ids.shape[1] :].tolist(), strict=True):
             written[i] = _until_stop(row, stop)[: limits[i]]

@@ -99,6 +99,11 @@ class Adapter:
         return float(scale or 1.0) / float(divisor or 1.0)
 
     @property
+    def windowed(self) -> bool:
+        """Whether some blocks see only a window of the columns before them."""
+        return getattr(self.config, "sliding_window", None) is not None
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type in which the hidden states flow from block to block."""
         return cast(torch.dtype, self.model.dtype)

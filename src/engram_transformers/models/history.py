@@ -9,6 +9,7 @@ and the history is cut to it when it is next read.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -37,7 +38,7 @@ class History:
 
     @property
     def length(self) -> int:
-        return self.ids.shape[1]
+        return int(self.ids.shape[1])
 
     def cut(self, length: int) -> History:
         """The first `length` columns; carried state belongs to the end, so it is dropped."""
@@ -81,7 +82,8 @@ def keep_history(past: Any, history: History) -> None:
     if past is None or not hasattr(past, "reorder_cache"):
         return
     if not getattr(type(past), "keeps_history", False):
-        past.__class__ = _watched(type(past))
+        kind: Hashable = type(past)
+        past.__class__ = _watched(kind)
     setattr(past, ATTRIBUTE, history)
 
 

@@ -251,9 +251,9 @@ def stop_token(tokenizer: Any, generation_config: Any) -> int | None:
     A host may stop at several tokens. What its chat template writes after an answer is the one
     that it was trained to end a turn with.
     """
-    stops = getattr(generation_config, "eos_token_id", None)
-    stops = stops if isinstance(stops, list | tuple) else [stops]
-    stops = [int(stop) for stop in stops if stop is not None]
+    found = getattr(generation_config, "eos_token_id", None)
+    given = found if isinstance(found, list | tuple) else [found]
+    stops: list[int] = [int(stop) for stop in given if stop is not None]
     if len(stops) > 1 and getattr(tokenizer, "chat_template", None):
         talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _SENTINEL}]
         text = tokenizer.apply_chat_template(talk, tokenize=False)

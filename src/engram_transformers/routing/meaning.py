@@ -38,9 +38,11 @@ class Encoder(Protocol):
     """Turns texts into unit vectors whose inner product says how near their meanings are."""
 
     name: str
-    fingerprint: str
-    vocabulary: Mapping[str, int]
-    "Its tokens, ordered from common to rare."
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Its tokens, ordered from common to rare."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Array:
         """(n, size) float32, rows of length one."""
@@ -145,7 +147,7 @@ class MeaningAddress:
             features(query, entry.stored, similarity, _rival(entry, entries, near), self.counts)
             for entry, (_, similarity) in zip(entries, near, strict=True)
         ]
-        ranking = _ranked(entries, near, self.rule.shares(np.array(proposals)))
+        ranking = _ranked(entries, near, self.rule.shares(np.array(proposals)).tolist())
         best = ranking[0]
         if best.probability >= self.threshold:
             return Decision(best.value, "the question means a taught one", ranking)

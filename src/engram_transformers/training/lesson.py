@@ -108,7 +108,7 @@ class Lesson:
         deltas = {fact.id: delta for fact, delta in zip(facts, written, strict=True)}
         try:
             self.memory.remove(old)
-            self.memory.apply((fact.id, fact, deltas[fact.id]) for fact in facts)
+            self.memory.add((fact.id, fact, deltas[fact.id]) for fact in facts)
             good = self._checked(facts)
             self._store(good, deltas=deltas, gone=[i for f in good for i in replaces[f.id]])
         except BaseException:
@@ -152,7 +152,7 @@ class Lesson:
         self.memory.remove(f.id for f in facts if f.id in self.memory and f.id not in keep)
         missing = (one for one in old.values() if one.id not in self.memory)
         active = self.directory.active(old)
-        self.memory.apply((one.id, one.fact, one.delta) for one in missing if one.id in active)
+        self.memory.add((one.id, one.fact, one.delta) for one in missing if one.id in active)
 
     def _keep(
         self,

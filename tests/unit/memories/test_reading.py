@@ -135,7 +135,7 @@ def test_an_attached_memory_equals_the_twin_in_padded_batches_and_chunks(
     memory = Lookup(LookupConfig(address="exact"), adapter=Adapter(MODEL), tokens=TOKENS)
     for number, one in enumerate(taught):
         written = Written(tuple(one.spans), tuple(one.spans.values()), one.answers)
-        memory.apply([(str(number), Fact(str(number), "a"), pack(written))])
+        memory.add([(str(number), Fact(str(number), "a"), pack(written))])
     width = max(left + len(ids) for ids, left in rows)
     padded = [[9] * left + ids + [9] * (width - left - len(ids)) for ids, left in rows]
     real = [[0] * left + [1] * len(ids) + [0] * (width - left - len(ids)) for ids, left in rows]

@@ -131,7 +131,7 @@ class Lookup(nn.Module):
             for i, one in enumerate(written)
         ]
 
-    def apply(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
+    def add(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
         """Add facts (id, fact, delta) to what the memory knows."""
         self.version = next(_numbers)
         for id, fact, delta in facts:

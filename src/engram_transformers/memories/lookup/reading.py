@@ -127,14 +127,15 @@ class Reader:
             for row, one in zip(rows, found, strict=True)
         ]
 
-    def triggers(self, row: Row) -> tuple[list[Trigger], dict[str, Decision]]:
+    def triggers(self, row: Row) -> tuple[list[Trigger], Mapping[str, Decision]]:
         """Every trigger of a text, and the decisions on its questions."""
         found = self._find(row, None, version=0)
         asked = self._decide([text for _, text in found.questions])
         return self._triggers(row, found, asked), asked
 
     def _find(self, row: Row, past: Any, *, version: int) -> _Found:
-        start, tracks = 0, ()
+        start: int = 0
+        tracks: tuple[Track, ...] = ()
         same = (row.start, version, _ended(row, row.start))
         if isinstance(past, Progress) and (past.read, past.version, past.prompt_end) == same:
             start, tracks = past.read, past.tracks

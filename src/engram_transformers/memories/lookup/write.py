@@ -13,7 +13,7 @@ Pure: a fact goes in, a delta comes out. A delta holds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,13 +49,12 @@ def encode_facts(facts: Sequence[Fact], tokens: HostTokens) -> list[Written]:
     return [_encoded(fact, tokens, ids=ids) for fact in facts]
 
 
-def _encoded(fact: Fact, tokens: HostTokens, *, ids: object) -> Written:
+def _encoded(fact: Fact, tokens: HostTokens, *, ids: Iterator[list[int]]) -> Written:
     stop = () if tokens.stop is None else (tokens.stop,)
-    take = lambda: tuple(next(ids))  # type: ignore[call-overload]  # noqa: E731
-    answers = (take() + stop, take() + stop)
+    answers = ((*next(ids), *stop), (*next(ids), *stop))
     spans: dict[tuple[int, ...], bool] = {}
     for question in fact.questions:
-        for span in (take(), take()):
+        for span in (tuple(next(ids)), tuple(next(ids))):
             # A span that a chat turn closes is longer, so it cannot be mistaken for the other.
             spans[span] = not tokens.needs_space(question)
             if tokens.marker:

@@ -70,7 +70,7 @@ class OutputRows:
     def margins(self, rows: Tensor, tokens: Sequence[int]) -> Tensor:
         """(n,): logit of each row's token minus the highest other logit."""
         values = []
-        for part, wanted in zip(rows.split(64), _chunks(tokens, 64), strict=True):
+        for part, wanted in zip(torch.split(rows, 64), _chunks(tokens, 64), strict=True):
             logits = self.logits(part)
             at = torch.arange(len(wanted)), torch.tensor(wanted)
             own = logits[at].clone()
