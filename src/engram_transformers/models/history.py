@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,7 @@ def keep_history(past: Any, history: History) -> None:
     if past is None or not hasattr(past, "reorder_cache"):
         return
     if not getattr(type(past), "keeps_history", False):
-        kind: Hashable = type(past)
-        past.__class__ = _watched(kind)
+        past.__class__ = _watched(cast(Hashable, type(past)))
     setattr(past, ATTRIBUTE, history)
 
 
