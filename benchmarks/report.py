@@ -1,7 +1,7 @@
 """Turns the stored results into the tables of `docs/results.md` and the README.
 
-    python -m benchmarks.report            rewrite both
-    python -m benchmarks.report --check    fail if either is out of date
+python -m benchmarks.report            rewrite both
+python -m benchmarks.report --check    fail if either is out of date
 """
 
 from __future__ import annotations

@@ -73,14 +73,9 @@ class Host:
             directory.close()
             raise
 
-    def ask(self, question: str, *, max_new_tokens: int = 128, streamer: Any = None) -> str:
-        """The host's answer to one question, through its chat template if it has one.
-
-        A `streamer` of transformers is told each token as it is written.
-        """
-        prompt = self.tokens.prompt_ids(question, form=self.tokens.ask_form)
-        [ids] = self.generate([prompt], max_new_tokens=max_new_tokens, streamer=streamer)
-        return self.tokens.decode_answer(ids)
+    def ask(self, question: str, *, max_new_tokens: int = 128, **options: Any) -> str:
+        """The host's answer to one question, through its chat template if it has one."""
+        return self.ask_all([question], max_new_tokens=max_new_tokens, **options)[0]
 
     def ask_all(
         self,
@@ -89,11 +84,14 @@ class Host:
         max_new_tokens: Sequence[int] | int,
         form: Form | None = None,
         progress: Progress = lambda done: None,
+        **options: Any,
     ) -> list[str]:
         """Greedy answers to questions, each asked by itself; `form` None asks as `ask` does."""
         form = form or self.tokens.ask_form
         prompts = [self.tokens.prompt_ids(question, form=form) for question in questions]
-        written = self.generate(prompts, max_new_tokens=max_new_tokens, progress=progress)
+        written = self.generate(
+            prompts, max_new_tokens=max_new_tokens, progress=progress, **options
+        )
         return [self.tokens.decode_answer(ids) for ids in written]
 
     def generate(
@@ -102,16 +100,19 @@ class Host:
         *,
         max_new_tokens: Sequence[int] | int,
         progress: Progress = lambda done: None,
-        streamer: Any = None,
+        **options: Any,
     ) -> list[list[int]]:
-        """New token ids after each prompt (token ids), up to and with the one that stops."""
+        """New token ids after each prompt (token ids), up to and with the one that stops.
+
+        `options` are passed on to `model.generate`, a `streamer` for one.
+        """
         return generate(
             self.adapter,
             prompts,
             max_new_tokens=max_new_tokens,
             stop=self.tokens.stop,
             progress=progress,
-            streamer=streamer,
+            **options,
         )
 
     def explain(self, question: str) -> Firing:

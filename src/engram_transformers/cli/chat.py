@@ -115,7 +115,8 @@ class Talk:
         from engram_transformers.cli.streaming import Stream
 
         stream = Stream(self.host.tokens) if is_terminal() and not self.json else None
-        [written] = self.host.generate([ids], max_new_tokens=self.longest, streamer=stream)
+        options = {"streamer": stream} if stream else {}
+        [written] = self.host.generate([ids], max_new_tokens=self.longest, **options)
         answer = self.host.tokens.decode_answer(written)
         if not stream:
             self._say(answer)

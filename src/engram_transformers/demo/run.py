@@ -12,7 +12,6 @@ import torch
 from engram_transformers.api import Host, OpenMemory
 from engram_transformers.demo import SOURCE
 from engram_transformers.demo.data import DemoData, DemoFact
-from engram_transformers.evaluation.generate import SharedPrefix, generate
 from engram_transformers.evaluation.metrics import exact
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.types import Receipt
@@ -90,27 +89,17 @@ def teach(memory: OpenMemory, data: DemoData, progress: Progress) -> Receipt:
 
 def begin(host: Host, questions: Sequence[Question]) -> list[str]:
     """The first words of the host's answers."""
-    written = generate(
-        host.adapter,
-        [_ids(host, each.text) for each in questions],
-        max_new_tokens=SHOWN_TOKENS,
-        stop=host.tokens.stop,
-        pad=True,
-    )
-    return [host.tokens.decode_answer(ids) for ids in written]
+    return host.ask_all([each.text for each in questions], max_new_tokens=SHOWN_TOKENS)
 
 
-def answers(host: Host, questions: Sequence[Question], progress: Progress) -> list[Answered]:
-    """Greedy answers through the chat template, each up to its natural end."""
+def answers(
+    host: Host, questions: Sequence[Question], progress: Progress = lambda done: None
+) -> list[Answered]:
+    """Greedy answers through the chat template, each up to its natural end, in batches."""
     tokens = host.tokens
-    limits = [len(tokens.encode(each.of.fact.answer)) + 1 + SPARE for each in questions]
-    prompts = [_ids(host, each.text) for each in questions]
-    written = generate(
-        host.adapter,
-        prompts,
-        max_new_tokens=limits,
-        stop=tokens.stop,
-        pad=True,
+    written = host.generate(
+        [tokens.prompt_ids(each.text, form=tokens.ask_form) for each in questions],
+        max_new_tokens=[len(tokens.encode(each.of.fact.answer)) + 1 + SPARE for each in questions],
         progress=progress,
     )
     return [
@@ -125,12 +114,10 @@ def _ended(ids: Sequence[int], stop: int | None) -> bool:
 
 def silence(host: Host, data: DemoData, progress: Progress) -> list[Silence]:
     """For each unrelated prompt, whether its logits are those of the bare host."""
+    near = [False] * len(data.unrelated) + [True] * len(data.near_misses)
     prompts = [*data.unrelated, *data.near_misses]
-    equal = bit_equal(host.adapter, [_ids(host, each) for each in prompts], progress=progress)
-    return [
-        Silence(prompt, i >= len(data.unrelated), same)
-        for i, (prompt, same) in enumerate(zip(prompts, equal, strict=True))
-    ]
+    equal = bit_equal(host.adapter, [_ids(host, text) for text in prompts], progress=progress)
+    return [Silence(*each) for each in zip(prompts, near, equal, strict=True)]
 
 
 def probes(data: DemoData) -> list[str]:
@@ -145,12 +132,10 @@ def digests(
     host: Host, prompts: Iterable[str], progress: Progress = lambda done: None
 ) -> list[str]:
     """A digest of all bits of the logits of each prompt, as the host computes them now."""
-    texts = [_ids(host, prompt) for prompt in prompts]
-    shared = SharedPrefix(host.adapter, texts)
     found = []
-    for text in texts:
-        ids = torch.tensor([text[len(shared) :]], device=host.adapter.device)
-        found.append(_digest(host.model(input_ids=ids, **shared.cache_for(1)).logits))
+    for prompt in prompts:
+        ids = torch.tensor([_ids(host, prompt)], device=host.adapter.device)
+        found.append(_digest(host.model(input_ids=ids).logits))
         progress(1)
     return found
 

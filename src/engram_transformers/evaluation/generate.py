@@ -1,13 +1,12 @@
-"""Greedy answers to many prompts: what a user would see, in batches without padding.
+"""Greedy answers to many prompts: what a user would see, in batches.
 
-Prompts of one length are decoded together, so that no row holds padding, and what all of them
-begin with (a system message) is read once.
+What all prompts begin with (a system message) is read once. Padding stands behind it, before
+what is each prompt's own.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,32 +30,27 @@ def generate(
     stop: int | None,
     batch: int = BATCH,
     progress: Callable[[int], None] = lambda done: None,
-    streamer: Any = None,
-    pad: bool = False,
+    **options: Any,
 ) -> list[list[int]]:
     """New token ids after each prompt, up to and with the stop token, by `model.generate`.
 
     Args:
         max_new_tokens: one limit for all prompts, or one each.
-        streamer: of transformers; is told each token of a single prompt as it is written.
-        pad: batch prompts by the length of their answers instead, with padding: fewer and
-            fuller batches, and logits that are equal up to rounding.
+        options: what else is to be passed to `model.generate`.
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     shared = SharedPrefix(adapter, prompts)
     written: dict[int, list[int]] = {}
-    grouped = _by_limit if pad else _groups
-    for group in grouped(prompts, limits, size=batch):
-        rows, mask = _padded([prompts[i] for i in group], at=len(shared))
-        ids = torch.tensor(rows, device=adapter.device)
+    for group in _groups(prompts, limits, size=batch):
+        ids, mask = _padded([prompts[i] for i in group], keep=len(shared), pad=stop or 0)
         out = adapter.model.generate(
-            input_ids=ids,
-            attention_mask=torch.tensor(mask, device=adapter.device),
+            input_ids=ids.to(adapter.device),
+            attention_mask=mask.to(adapter.device),
             max_new_tokens=max(limits[i] for i in group),
             do_sample=False,
             pad_token_id=stop,
-            streamer=streamer,
             **shared.cache_for(len(group)),
+            **options,
         )
         for i, row in zip(group, out[:, ids.shape[1] :].tolist(), strict=True):
             written[i] = _until_stop(row, stop)[: limits[i]]
@@ -102,34 +96,20 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:
 def _groups(
     prompts: Sequence[Sequence[int]], limits: Sequence[int], *, size: int
 ) -> Iterator[list[int]]:
-    """Indices of prompts of one length, those with like limits side by side."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(i)
-    for indices in by_length.values():
-        indices.sort(key=lambda i: limits[i])
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
-
-
-def _by_limit(
-    prompts: Sequence[Sequence[int]], limits: Sequence[int], *, size: int
-) -> Iterator[list[int]]:
-    """Indices of prompts with like limits, whatever their lengths."""
+    """Indices of prompts in batches; those that are answered at like length go together."""
     order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i])))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 def _padded(
-    prompts: Sequence[Sequence[int]], *, at: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Ids and mask of equal width, padded behind the first `at` tokens, which all share."""
+    prompts: Sequence[Sequence[int]], *, keep: int, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, time) ids and mask; padding stands behind the first `keep` tokens."""
     width = max(map(len, prompts))
-    gaps = [width - len(prompt) for prompt in prompts]
-    ids = [[*p[:at], *[0] * gap, *p[at:]] for p, gap in zip(prompts, gaps, strict=True)]
-    mask = [[*[1] * at, *[0] * gap, *[1] * (width - at - gap)] for gap in gaps]
-    return ids, mask
+    ids = [[*p[:keep], *[pad] * (width - len(p)), *p[keep:]] for p in prompts]
+    mask = [[1] * keep + [0] * (width - len(p)) + [1] * (len(p) - keep) for p in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _until_stop(ids: list[int], stop: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Padded batches write what batches without padding write."""
+"""Padded batches write what each prompt gets by itself."""
 
 from __future__ import annotations
 
@@ -17,17 +17,12 @@ def test_padding_changes_no_answer(tmp_path):
         asked = [*(fact.prompt for fact in facts), "What is this?", "Green"]
         prompts = [host.tokens.prompt_ids(each, form="chat") for each in asked]
         limits = [4 * i + 8 for i in range(len(prompts))]
-        plain, padded = (
-            generate(
-                host.adapter,
-                prompts,
-                max_new_tokens=limits,
-                stop=host.tokens.stop,
-                pad=pad,
-                batch=4,
-            )
-            for pad in (False, True)
-        )
+        stop = host.tokens.stop
+        padded = generate(host.adapter, prompts, max_new_tokens=limits, stop=stop, batch=4)
+        plain = [
+            generate(host.adapter, [prompt], max_new_tokens=limit, stop=stop)[0]
+            for prompt, limit in zip(prompts, limits, strict=True)
+        ]
     assert padded == plain
     assert [host.tokens.decode_answer(ids) for ids in padded[:7]] == [
         fact.answer.strip() for fact in facts
