@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engram_transformers.cli.opening import host_of, memory_path
 from engram_transformers.cli.output import complain, emit, is_terminal, plural, say
@@ -115,7 +115,7 @@ class Talk:
         from engram_transformers.cli.streaming import Stream
 
         stream = Stream(self.host.tokens) if is_terminal() and not self.json else None
-        options = {"streamer": stream} if stream else {}
+        options: dict[str, Any] = {"streamer": stream} if stream else {}
         [written] = self.host.generate([ids], max_new_tokens=self.longest, **options)
         answer = self.host.tokens.decode_answer(written)
         if not stream:

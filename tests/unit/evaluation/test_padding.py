@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hosts import tiny, tiny_tokenizer
-
 from engram_transformers.api import Host
 from engram_transformers.evaluation.generate import generate
 from engram_transformers.types import Fact, HostIdentity
+from hosts import tiny, tiny_tokenizer
 
 
 def test_padding_changes_no_answer(tmp_path):
