@@ -60,8 +60,9 @@ def _answer(args: argparse.Namespace, host: Host) -> str:
     from engram_transformers.cli.streaming import Stream
 
     stream = Stream(host.tokens) if is_terminal() and not args.json else None
+    options: dict[str, Any] = {"streamer": stream} if stream else {}
     with host.bare() if args.bare else nullcontext():
-        answer = host.ask(args.question, max_new_tokens=args.max_new_tokens, streamer=stream)
+        answer = host.ask(args.question, max_new_tokens=args.max_new_tokens, **options)
     if not stream and not args.json:
         say(answer)
     return answer

@@ -72,13 +72,10 @@ def held_out_questions(data: DemoData) -> list[Question]:
 
 
 def shown_questions(data: DemoData) -> list[Question]:
-    """A few for the screen, from all categories, in a held-out wording where there is one."""
-    step = max(1, len(data.facts) // SHOWN)
-    some = data.facts[::step][:SHOWN]
-    return [
-        Question(one.held_out[0], one, True) if one.held_out else Question(one.fact.prompt, one)
-        for one in some
-    ]
+    """A few for the screen, from all categories, in wordings that are not taught."""
+    reworded = [one for one in data.facts if one.held_out]
+    step = max(1, len(reworded) // SHOWN)
+    return [Question(one.held_out[0], one, True) for one in reworded[::step][:SHOWN]]
 
 
 def teach(memory: OpenMemory, data: DemoData, progress: Progress) -> Receipt:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +21,23 @@ from engram_transformers.types import Fact, OnConflict, Receipt, Refusal, Replac
 
 CHUNK = 256
 "Facts in one write: at most so much work is lost by an interruption."
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until this has ended; where signals are someone else's, do nothing."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 @dataclass
@@ -110,12 +130,18 @@ class Lesson:
             self.memory.remove(old)
             self.memory.add((fact.id, fact, deltas[fact.id]) for fact in facts)
             good = self._checked(facts)
-            self._store(good, deltas=deltas, gone=[i for f in good for i in replaces[f.id]])
         except BaseException:
             self._restore(facts, old=old, stored=())
             raise
-        self._restore(facts, old=old, stored=good)
-        self._keep(good, replaces, deltas=deltas)
+        # What is on disk and what the receipt says must not come apart.
+        with uninterrupted():
+            try:
+                self._store(good, deltas=deltas, gone=[i for f in good for i in replaces[f.id]])
+            except BaseException:
+                self._restore(facts, old=old, stored=())
+                raise
+            self._restore(facts, old=old, stored=good)
+            self._keep(good, replaces, deltas=deltas)
 
     def _checked(self, facts: Sequence[Fact]) -> list[Fact]:
         """The facts that hold; the others are refused with what the host said instead."""
