@@ -4,7 +4,7 @@
 
 Needs torch, transformers, scipy, and the MiniLM encoder package.  Encodings are
 kept in the folder ENGRAM_CACHE when that is set; a first run encodes some
-150,000 short texts.  `match_sets` says what is fitted and what is scored; no
+95,000 short texts.  `match_sets` says what is fitted and what is scored; no
 scored row is fitted.
 """
 
@@ -49,8 +49,8 @@ THRESHOLD = 0.5
 # signs, and that a long question cannot make up for a missing subject, are what
 # carries the rule from the fitted questions to others.
 SAME_SUBJECT = {
-    "similarity": 1, "margin": 1, "name_trigrams": 1, "name_gap": -1, "name_gap_share": -1, "named": 0,
-    "telling": 0, "name_beside": -1, "name_inside": -1, "number_alien": -1, "exchange": -1,
+    "similarity": 1, "margin": 1, "name_trigrams": 1, "name_gap": -1, "written_gap": -1, "named": 0,
+    "telling": 0, "name_beside": -1, "name_inside": -1, "number_alien": -1,
 }  # fmt: skip
 SAME_QUESTION = {
     "similarity": 1, "margin": 1, "named": 0, "telling": 0, "name_beside": -1, "name_inside": -1,
@@ -183,9 +183,8 @@ def measure_all(sets: Iterable[QuestionSet], encode: Encoder) -> list[Measured]:
 # distinction of subjects counts most: a wrong subject is a wrong answer, while
 # "other relation" rows include two-step questions that share most of their words.
 GROUP_WEIGHT = {
-    "rephrased": 16.0, "paraphrase": 16.0, "faq": 32.0, "other subject": 8.0, "neighbour": 8.0,
-    "locality": 8.0, "other relation": 0.5, "unrelated": 0.5, "after distracting sentence": 0.2,
-    "same intent": 0.1, "other intent": 0.0,
+    "rephrased": 12.0, "paraphrase": 12.0, "faq": 20.0, "other subject": 10.0, "neighbour": 10.0,
+    "locality": 10.0, "other relation": 0.5, "unrelated": 0.5, "after distracting sentence": 0.2,
 }  # fmt: skip
 
 
@@ -194,20 +193,12 @@ MANY = 200.0
 
 
 def row_weights(table: Measured) -> NDArray[np.float64]:
-    """(n,) the groups' weights spread over their rows; noisy intent pairs get none."""
+    """(n,) the groups' weights spread over their rows."""
     weights = np.ones(len(table.groups))
-    weights[~_trusted(table)] = 0.0
     for group in np.unique(table.groups):
         rows = table.groups == group
         weights[rows] *= GROUP_WEIGHT.get(str(group), 1.0) / max(MANY, weights[rows].sum())
     return weights * MANY
-
-
-def _trusted(table: Measured) -> NDArray[np.bool_]:
-    """False for intent rows whose text does not bear the label out."""
-    best = table.features[:, 0, FEATURES.index("similarity")]
-    doubtful = (table.groups == "same intent") & ((table.labels != 1) | (best < 0.5))
-    return ~(doubtful | ((table.groups == "other intent") & (best > 0.8)))
 
 
 class Fit:
@@ -322,9 +313,8 @@ def print_table(rule: MatchRule, tables: Iterable[Measured]) -> None:
             meant = (table.targets[rows] != match_sets.SILENCE).any()
             shown = _share(right[rows]) if meant else "-"
             subject = "given" if table.given else "none"
-            print(
-                f"| {table.name} | {group} | {subject} | {rows.sum()} | {shown} | {_share(fires[rows] & ~right[rows])} |"
-            )
+            wrong = _share(fires[rows] & ~right[rows])
+            print(f"| {table.name} | {group} | {subject} | {rows.sum()} | {shown} | {wrong} |")
 
 
 def cross_fitted(tables: Sequence[Measured]) -> list[tuple[MatchRule, Measured]]:

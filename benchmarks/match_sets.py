@@ -91,15 +91,11 @@ def wikibigedit() -> QuestionSet:
     chosen = QuestionSet("wikibigedit")
     records = last_per_subject(rows("editing/wikibigedit_3k_first2000.jsonl"))
     prompts = {row["prompt"] for row in records}
-    subjects = {tuple(_plain(row["subject"])) for row in records}
     for row in records:
         fact = chosen.teach(row["prompt"], row["subject"], row["target_new"])
         chosen.ask(row["rephrase_prompt"], "rephrased", fact)
         if row["locality_prompt"] not in prompts:
-            known = _mentions(row["locality_prompt"], subjects, 1)
-            chosen.ask(
-                row["locality_prompt"], "near miss, subject taught" if known else "near miss"
-            )
+            chosen.ask(row["locality_prompt"], "near miss")
     return chosen
 
 
@@ -464,74 +460,8 @@ KIND_OF_RELATION = {
     "P413": "person", "P495": "work", "P740": "organisation", "P800": "person",
 }  # fmt: skip
 
-SERVICE_FIRST = [
-    "payment",
-    "invoice",
-    "inventory",
-    "login",
-    "mail",
-    "backup",
-    "report",
-    "image",
-    "video",
-    "chat",
-    "order",
-    "shipping",
-    "customer",
-    "weather",
-    "map",
-    "translation",
-    "voice",
-    "camera",
-    "printer",
-    "vacation",
-    "travel",
-    "payroll",
-    "training",
-    "security",
-    "parking",
-    "lunch",
-    "library",
-    "archive",
-    "metrics",
-    "cache",
-    "queue",
-    "session",
-    "profile",
-    "photo",
-    "ticket",
-    "feedback",
-    "recommendation",
-    "fraud",
-    "tax",
-    "audit",
-    "legal",
-    "warehouse",
-    "catalogue",
-    "coupon",
-    "checkout",
-    "upload",
-    "export",
-    "import",
-    "event",
-    "calendar",
-    "contact",
-    "sms",
-    "proxy",
-]
-SERVICE_LAST = [
-    "service",
-    "gateway",
-    "server",
-    "team",
-    "desk",
-    "worker",
-    "office",
-    "system",
-    "tool",
-    "dashboard",
-    "api",
-]
+SERVICE_FIRST = ["payment", "invoice", "inventory", "login", "mail", "backup", "report", "image", "video", "chat", "order", "shipping", "customer", "weather", "map", "translation", "voice", "camera", "printer", "vacation", "travel", "payroll", "training", "security", "parking", "lunch", "library", "archive", "metrics", "cache", "queue", "session", "profile", "photo", "ticket", "feedback", "recommendation", "fraud", "tax", "audit", "legal", "warehouse", "catalogue", "coupon", "checkout", "upload", "export", "import", "event", "calendar", "contact", "sms", "proxy"]
+SERVICE_LAST = ["service", "gateway", "server", "team", "desk", "worker", "office", "system", "tool", "dashboard", "api"]
 
 
 def _subject_of(row: Row, templates: dict[str, str]) -> str | None:
@@ -756,33 +686,6 @@ def one_hop_fit() -> QuestionSet:
     return chosen
 
 
-def intents_fit(seed: int) -> QuestionSet:
-    """Banking77: one question per intent for half of the intents.
-
-    Rows of one intent are not always paraphrases; the caller keeps only pairs
-    that an encoder finds close (see `close_pairs` in fit_match_rule).
-    """
-    chance = random.Random(seed)
-    with open(DATA / "support/banking77.csv", encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
-    by_intent: dict[str, list[str]] = {}
-    for row in table:
-        by_intent.setdefault(row["category"], []).append(row["text"].strip())
-    chosen = QuestionSet(f"banking77-{seed}")
-    intents = sorted(by_intent)
-    chance.shuffle(intents)
-    for place, intent in enumerate(intents):
-        texts = chance.sample(by_intent[intent], 10)
-        if place % 2:
-            for text in texts[:6]:
-                chosen.ask(text, "other intent")
-            continue
-        fact = chosen.teach(texts[0], None, intent)
-        for text in texts[1:]:
-            chosen.ask(text, "same intent", fact)
-    return chosen
-
-
 def codes_fit() -> QuestionSet:
     """Identifiers: codes that differ in one place, UUIDs, airport and disease codes."""
     chance = random.Random(7)
@@ -836,8 +739,6 @@ def fitted() -> Iterator[QuestionSet]:
     yield hops_fit()
     yield one_hop_fit()
     yield codes_fit()
-    for seed in range(4):
-        yield intents_fit(seed)
     yield written(11, 40, half=0)
     yield written(12, 150, half=0)
     for seed in range(20, 24):  # nearly empty memories

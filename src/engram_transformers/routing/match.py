@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
-_POSSESSIVE = re.compile(r"['’]s\b")
+_POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.?!:]\s+$")
 _QUOTED = re.compile(r"[\"“«„]([^\"”»“]+)[\"”»“]")
 
 # Letters that Unicode does not split into a base letter and a mark.
@@ -43,6 +44,8 @@ _UNSPLIT = str.maketrans(
 
 # Words from this rank on are rare enough to name something.
 RARE_RANK = 4000
+# The capital of a sentence's first word says nothing when the word is commoner than this.
+OPENING_RANK = 2000
 COMMONEST_RANK = 25
 LAST_RANK = 30_000
 
@@ -81,20 +84,24 @@ def has_digit(word: str) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def likeness(first: str, second: str) -> float:
-    """How far two words are the same word, 0 to 1: inflection and slips count."""
+def _overlap(first: str, second: str) -> float:
+    """Shared character pairs of two words over their mean number, 0 to 1."""
     if first == second:
         return 1.0
     if has_digit(first) or has_digit(second):
         return 0.0
-    one, two = _grams(first), _grams(second)
-    dice = 2 * len(one & two) / (len(one) + len(two))
-    return min(1.0, max(0.0, (dice - 0.4) / 0.45))
+    shared = len(_grams(first) & _grams(second))
+    return min(1.0, 2 * shared / (len(first) + len(second) + 2))
+
+
+def likeness(first: str, second: str) -> float:
+    """How far two words are the same word, 0 to 1: inflection and slips count."""
+    return min(1.0, max(0.0, (_overlap(first, second) - 0.4) / 0.45))
 
 
 def sameness(first: str, second: str) -> float:
     """As `likeness`, but strict: names that differ in a letter or two are other names."""
-    return max(0.0, (likeness(first, second) - 0.9) * 10.0) if first != second else 1.0
+    return 1.0 if first == second else max(0.0, (_overlap(first, second) - 0.9) * 10.0)
 
 
 class WordCounts:
@@ -125,6 +132,15 @@ class WordCounts:
             if not self._counts[word]:
                 del self._counts[word]
 
+    @property
+    def texts(self) -> int:
+        """How many questions are counted."""
+        return self._texts
+
+    def texts_with(self, word: str) -> int:
+        """In how many of them a word occurs."""
+        return self._counts[word]
+
     def rank(self, word: str) -> int:
         """Place of the word by general frequency; unlisted words come last."""
         if self._ranks is not None:
@@ -133,11 +149,11 @@ class WordCounts:
         return min(LAST_RANK, int(10 ** (0.55 * len(word))))
 
     def rarity(self, word: str) -> float:
-        """0 for the commonest words of the language, 1 for unlisted ones."""
+        """0 for the words of everyday language, 1 for unlisted ones and numbers."""
         if has_digit(word):
             return 1.0
-        span = math.log(LAST_RANK / COMMONEST_RANK)
-        return min(1.0, max(0.0, math.log((self.rank(word) + 1) / COMMONEST_RANK) / span))
+        place = math.log(max(self.rank(word), 1) / RARE_RANK) / math.log(LAST_RANK / RARE_RANK)
+        return min(1.0, max(0.0, place))
 
     def weight(self, word: str) -> float:
         """How telling the word is, 0 to 1: an inverse document frequency.
@@ -202,33 +218,31 @@ def _subject_words(found: tuple[str, ...], subject: str) -> tuple[float, ...] | 
 def _inferred_naming(text: str, found: tuple[str, ...], counts: WordCounts) -> tuple[float, ...]:
     """A guess at the subject's words from how the text is written."""
     quoted = {w for part in _QUOTED.findall(text) for w in words(part)}
-    written = _written_forms(text, found)
     marks = [
-        _mark(w, form, place, counts)
-        for place, (w, form) in enumerate(zip(found, written, strict=True))
+        1.0 if word in quoted else _mark(word, form, opens, counts)
+        for word, (form, opens) in zip(found, _written_forms(text, found), strict=True)
     ]
-    marks = [1.0 if w in quoted else m for w, m in zip(found, marks, strict=True)]
     return tuple(_bridged(marks, found, counts))
 
 
-def _written_forms(text: str, found: tuple[str, ...]) -> tuple[str, ...]:
-    """Each word as it was written, for its capitals."""
-    forms = tuple(_WORD.findall(_unmarked(text).translate(_UNSPLIT)))
-    return forms if len(forms) == len(found) else found
+def _written_forms(text: str, found: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """Each word as it was written, and whether it opens a sentence."""
+    flat = _unmarked(text).translate(_UNSPLIT)
+    spots = list(_WORD.finditer(flat))
+    if len(spots) != len(found):
+        return [(word, False) for word in found]
+    return [(spot.group(), _opens(flat[: spot.start()])) for spot in spots]
 
 
-def _mark(word: str, form: str, place: int, counts: WordCounts) -> float:
+def _opens(before: str) -> bool:
+    return not before.strip() or _SENTENCE_END.search(before) is not None
+
+
+def _mark(word: str, form: str, opens: bool, counts: WordCounts) -> float:
     """How surely one word names something."""
-    rank = counts.rank(word)
-    if has_digit(word):
-        return 1.0
-    rare = min(1.0, max(0.0, math.log(max(rank, 1) / RARE_RANK) / math.log(LAST_RANK / RARE_RANK)))
     capital = form[:1].isupper() and word != "i"
-    if capital and (place or form[1:] != form[1:].lower()):
-        return 1.0
-    if capital and rank >= RARE_RANK // 2:
-        return 1.0
-    return 0.7 * rare
+    unforced = not opens or form[1:] != form[1:].lower() or counts.rank(word) >= OPENING_RANK
+    return 1.0 if has_digit(word) or (capital and unforced) else 0.7 * counts.rarity(word)
 
 
 def _bridged(marks: list[float], found: tuple[str, ...], counts: WordCounts) -> list[float]:
@@ -263,8 +277,8 @@ FEATURES = (
     "similarity",  # cosine of the two texts
     "margin",  # lead over the nearest rival, where no telling name decides
     "name_trigrams",  # share of the subject's character triples found in the query
-    "name_gap",  # weight of the most telling subject word that the query lacks
-    "name_gap_share",  # the same, relative to the subject's most telling word
+    "name_gap",  # weight of the most telling word of a given subject, or number, that is not asked
+    "written_gap",  # the same of a subject that is inferred from capitals or quotes
     "named",  # how surely the stored text names anything
     "telling",  # the same, times how rare the name is in the memory
     "name_beside",  # an alien word directly before or after the subject's words
@@ -272,7 +286,6 @@ FEATURES = (
     "alien_most",  # the most telling word of the query that the stored text lacks
     "rest_mass",  # weight of the stored words beside the subject
     "number_alien",  # a number or code of the query that the stored text lacks
-    "exchange",  # a subject word is missing and an alien word there instead
     "length",  # log of the query's length over the stored text's
 )
 
@@ -284,11 +297,11 @@ def _peak(values: Array) -> float:
     return float(values.max(initial=0.0))
 
 
-def _lacking(text: Sequence[str], other: Sequence[str], weights: Array) -> Array:
-    """Per word of `text`: its weight, as far as `other` has nothing like it."""
+def _uncovered(text: Sequence[str], other: Sequence[str]) -> Array:
+    """Per word of `text`: 1 where `other` has nothing like it, 0 where it has the word."""
     known = set(other)
     covered = [1.0 if word in known else _covered(word, other) for word in text]
-    return weights * (1.0 - np.array(covered, dtype=np.float64))
+    return 1.0 - np.array(covered, dtype=np.float64)
 
 
 def _name_trigrams(query: Query, stored: Stored) -> float:
@@ -312,15 +325,19 @@ def _strangers(query: Query, stored: Stored, lacking: Array) -> tuple[float, flo
     return _peak(lacking[sorted(near)]), _peak(inside)
 
 
-def _name_gap(query: Query, stored: Stored, weights: Array) -> float:
-    """Weight of the most telling subject word that the query does not have exactly."""
-    known = set(query.words)
-    gaps = [
-        weight * naming * (1.0 - max((sameness(word, w) for w in query.words), default=0.0))
-        for word, naming, weight in zip(stored.words, stored.naming, weights, strict=True)
-        if naming and word not in known
-    ]
-    return max(gaps, default=0.0)
+def _name_gaps(query: Query, stored: Stored, weights: Array) -> tuple[float, float]:
+    """Weight of the most telling subject word not asked: of a given subject, of an inferred one."""
+    known, given, inferred = set(query.words), 0.0, 0.0
+    for word, naming, weight in zip(stored.words, stored.naming, weights.tolist(), strict=True):
+        # What only rarity suggests does not count: "how do I strike text through?".
+        if naming < 1.0 or word in known:
+            continue
+        gap = weight * (1.0 - max((sameness(word, other) for other in known), default=0.0))
+        if stored.subject or has_digit(word):
+            given = max(given, gap)
+        else:
+            inferred = max(inferred, gap)
+    return given, inferred
 
 
 def _margin(similarity: float, rival: float) -> float:
@@ -337,21 +354,17 @@ def features(
     """
     weights = np.array([counts.weight(word) for word in stored.words], dtype=np.float64)
     naming = np.array(stored.naming, dtype=np.float64)
-    alien = _lacking(
-        query.words,
-        stored.words,
-        np.array([counts.weight(w) for w in query.words], dtype=np.float64),
-    )
-    gap = _name_gap(query, stored, weights)
-    surest = _peak(weights[naming >= 0.5]) if stored.names else 1.0
+    uncovered = _uncovered(query.words, stored.words)
+    alien = uncovered * np.array([counts.weight(word) for word in query.words], dtype=np.float64)
+    given_gap, inferred_gap = _name_gaps(query, stored, weights)
     telling = _peak(weights * naming)
     beside, inside = _strangers(query, stored, alien)
     return np.array([
         similarity,
         _margin(similarity, rival) * (1.0 - telling),
         _name_trigrams(query, stored),
-        gap,
-        gap / max(0.3, surest),
+        given_gap,
+        inferred_gap,
         _peak(naming),
         telling,
         beside,
@@ -359,12 +372,19 @@ def features(
         _peak(alien),
         min(4.0, float(weights @ (1.0 - naming))),
         float(any(has_digit(word) and word not in stored.words for word in query.words)),
-        gap * _peak(alien),
         math.log((len(query.words) + 1) / (len(stored.words) + 1)),
     ])  # fmt: skip
 
 
 # --- what is decided --------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """The best proposal, how sure it is, and whether that is sure enough."""
+
+    place: int
+    probability: float
+    fires: bool
 
 
 @dataclass(frozen=True)
@@ -409,8 +429,98 @@ class MatchRule:
         """How surely one proposal, shape (d,), is meant, were it the only one."""
         return float(self.conditions(proposal).prod())
 
+    def choose(self, proposals: Array, answers: Sequence[object]) -> Choice:
+        """The proposal to answer with, of `proposals` (n, d) and their answers.
+
+        Proposals share one probability with silence.  Those with the same answer
+        stand for one another; those with another answer compete.
+        """
+        shares = self.shares(proposals)
+        best = int(np.argmax(shares))
+        same = [i for i, answer in enumerate(answers) if answer == answers[best]]
+        probability = float(shares[same].sum())
+        return Choice(best, probability, probability >= self.threshold)
+
     def shares(self, proposals: Array) -> Array:
         """(n,): the probability of each proposal (n, d); what they leave is that of silence."""
         scores = np.append(self.score(proposals), 0.0)
         shares = np.exp(scores - scores.max())
         return np.asarray((shares / shares.sum())[:-1])
+
+
+# --- questions that name nothing ---------------------------------------------
+
+FREE_SIMILARITY, FREE_TEXTS, FREE_GROWTH = 0.42, 125, 0.15
+FREE_LEAD = 0.02
+"""What a free rewording needs: similarity, more of it the more questions are stored, and a lead
+over the next answer."""
+SYNONYM = 0.92
+"Similarity that an exchanged word leaves only if the two mean the same."
+SENTENCE = 5
+"Words of an answer that explains something."
+PROPER_RANK = 8000
+"Words that are commoner than this are capitalised in titles, too."
+SAME_FRAME = 0.6
+"Share of common words from which two questions are one sentence with a word exchanged."
+TELLING = 0.3
+
+
+def explains(answer: str) -> bool:
+    """Whether an answer is a sentence or more, rather than a name or a number.
+
+    What is explained is asked in many words; what is named is asked of many things, in the
+    same words.
+    """
+    return len(answer.split()) >= SENTENCE
+
+
+def freely_worded(
+    query: Query, stored: Stored, similarity: float, rival: float, counts: WordCounts
+) -> bool:
+    """Whether a text rewords a stored question that is about nothing with a name.
+
+    Names and codes cannot be reworded and similarity does not see them, so a question that has
+    them is left to the rule. So is one that differs by an exchanged word only: that is how the
+    same thing is asked of something else.
+    """
+    if stored.subject or similarity < _floor(counts.texts) or similarity - rival < FREE_LEAD:
+        return False
+    here = _without_like(query.words, stored.words)
+    there = _without_like(stored.words, query.words)
+    if any(_is_proper(word, stored, counts) for word in there):
+        return False
+    if any(_is_code(word) for word in here):
+        return False
+    alike = 1.0 - max(len(here) / len(query.words), len(there) / len(stored.words))
+    exchanged = any(counts.rarity(w) > TELLING for w in here) and any(
+        counts.rarity(w) > TELLING for w in there
+    )
+    return similarity >= SYNONYM or not (alike >= SAME_FRAME and exchanged)
+
+
+def _without_like(text: Sequence[str], other: Sequence[str]) -> list[str]:
+    return [word for word in text if _covered(word, other) < 0.6]
+
+
+def _is_code(word: str) -> bool:
+    # A lone digit is as often a plain number: "2 factor", "every 3 seconds".
+    return has_digit(word) and len(word) > 1
+
+
+def _is_proper(word: str, stored: Stored, counts: WordCounts) -> bool:
+    """A code, or a capitalised word that no other stored question has: a name.
+
+    A name that many questions share (the product that an FAQ is about) tells them apart no more
+    than any other word does.
+    """
+    if _is_code(word):
+        return True
+    place = stored.words.index(word)
+    form, opens = _written_forms(stored.text, stored.words)[place]
+    rare = counts.texts_with(word) <= 1 and counts.rank(word) >= PROPER_RANK
+    return rare and not opens and form[:1].isupper()
+
+
+def _floor(texts: int) -> float:
+    """The similarity that a free rewording needs: among more questions chance finds nearer ones."""
+    return FREE_SIMILARITY + FREE_GROWTH * math.log10(max(1.0, texts / FREE_TEXTS))

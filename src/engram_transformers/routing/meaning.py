@@ -20,7 +20,9 @@ from engram_transformers.routing.match import (
     Query,
     Stored,
     WordCounts,
+    explains,
     features,
+    freely_worded,
     ranks_from_vocabulary,
 )
 from engram_transformers.routing.vectors import Vectors
@@ -151,10 +153,24 @@ class MeaningAddress:
         best = ranking[0]
         if best.probability >= self.threshold:
             return Decision(best.value, "the question means a taught one", ranking)
+        free = self._freely_worded(query, entries, near)
+        if free is not None:
+            return Decision(free, "a taught question in other words, well ahead of others", ranking)
         rival = len(ranking) > 1 and ranking[1].probability > best.probability / 2
         unclear = rival and best.probability + ranking[1].probability >= self.threshold
         reason = "two taught questions fit equally well" if unclear else "no taught question fits"
         return Decision(None, reason, ranking)
+
+    def _freely_worded(
+        self, query: Query, entries: Sequence[_Entry], near: Sequence[tuple[int, float]]
+    ) -> int | None:
+        """The nearest candidate, if it explains something without a name and is well ahead."""
+        entry, similarity = entries[0], near[0][1]
+        if not explains(entry.answer):
+            return None
+        rival = _rival(entry, entries, near)
+        fits = freely_worded(query, entry.stored, similarity, rival, self.counts)
+        return entry.value if fits else None
 
 
 def _rival(entry: _Entry, entries: Sequence[_Entry], near: Sequence[tuple[int, float]]) -> float:
