@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
 _POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.?!:]\s+$")
+_ASIDE = re.compile(r"[(\[](.*?)[)\]]")
 _QUOTED = re.compile(r"[\"“«„]([^\"”»“]+)[\"”»“]")
 
 # Letters that Unicode does not split into a base letter and a mark.
@@ -450,12 +451,10 @@ class MatchRule:
 
 # --- questions that name nothing ---------------------------------------------
 
-FREE_SIMILARITY, FREE_TEXTS, FREE_GROWTH = 0.42, 125, 0.15
+FREE_SIMILARITY, FREE_TEXTS, FREE_GROWTH = 0.4, 100, 0.15
 FREE_LEAD = 0.02
 """What a free rewording needs: similarity, more of it the more questions are stored, and a lead
 over the next answer."""
-SYNONYM = 0.92
-"Similarity that an exchanged word leaves only if the two mean the same."
 SENTENCE = 5
 "Words of an answer that explains something."
 PROPER_RANK = 8000
@@ -487,7 +486,8 @@ def freely_worded(
         return False
     here = _without_like(query.words, stored.words)
     there = _without_like(stored.words, query.words)
-    if any(_is_proper(word, stored, counts) for word in there):
+    aside = set(words(" ".join(_ASIDE.findall(stored.text))))
+    if any(word not in aside and _is_proper(word, stored, counts) for word in there):
         return False
     if any(_is_code(word) for word in here):
         return False
@@ -495,7 +495,7 @@ def freely_worded(
     exchanged = any(counts.rarity(w) > TELLING for w in here) and any(
         counts.rarity(w) > TELLING for w in there
     )
-    return similarity >= SYNONYM or not (alike >= SAME_FRAME and exchanged)
+    return not (alike >= SAME_FRAME and exchanged)
 
 
 def _without_like(text: Sequence[str], other: Sequence[str]) -> list[str]:
