@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from typing import Any
 from benchmarks.provenance import provenance
 from benchmarks.sets import SETS, Job
 from engram_transformers.api import Host, OpenMemory, load
+from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.metrics import exact, share
 from engram_transformers.evaluation.silence import bit_equal
 from engram_transformers.models.tokens import Form
@@ -41,6 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", choices=[*SETS, []], help="all when none is named")
     parser.add_argument("--limit", type=int, help="facts of each set")
+    parser.add_argument("--sample", type=int, help="questions of each group, drawn with a seed")
+    parser.add_argument("--silent", type=int, help="prompts of each silent group, likewise")
+    parser.add_argument("--one-pass", type=int, help="taught facts that are checked in one pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-check", action="store_true", help="teach without checking")
     parser.add_argument("--encoder", default="minilm")
@@ -69,6 +74,8 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
         stats = memory.stats()
         taught = [(fact.prompt, fact) for fact in job.facts]
         groups = {"taught": taught, **job.asked}
+        groups = {name: _drawn(pairs, options.sample) for name, pairs in groups.items()}
+        quiet = {name: _drawn(texts, options.silent) for name, texts in job.silent.items()}
         return {
             "set": job.name,
             "form": job.form,
@@ -90,8 +97,9 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
             },
             "silent": {
                 name: silence(host, memory, prompts, form=job.form)
-                for name, prompts in job.silent.items()
+                for name, prompts in quiet.items()
             },
+            "one_pass": one_pass(host, _drawn(job.facts, options.one_pass or 0), form=job.form),
             "provenance": provenance(host),
         }
 
@@ -125,6 +133,20 @@ def score(
     }
 
 
+def one_pass(host: Host, facts: Sequence[Fact], *, form: Form) -> dict[str, Any]:
+    """Teacher-forced: whether each answer and its end are the first choice, as greedy wants."""
+    tokens = host.tokens
+    trials = [
+        Trial(
+            tuple(tokens.prompt_ids(fact.prompt, form=form)),
+            tuple(tokens.answer_ids(fact.prompt, fact.answer, form=form)),
+        )
+        for fact in facts
+    ]
+    verdicts = check(host.adapter, trials, progress=_Ticker("checked")) if trials else []
+    return {"n": len(facts), "holds": share(sum(v.holds for v in verdicts), len(facts))}
+
+
 def silence(
     host: Host, memory: OpenMemory, prompts: Sequence[str], *, form: Form
 ) -> dict[str, Any]:
@@ -156,7 +178,15 @@ def _label(job: Job, options: argparse.Namespace) -> str:
 def _headline(result: dict[str, Any]) -> dict[str, Any]:
     asked = {name: group["exact"] for name, group in result["asked"].items()}
     silent = {name: group["bit_equal"] for name, group in result["silent"].items()}
+    asked["one_pass"] = result["one_pass"]
     return {"set": result["set"], "facts": result["facts"], **asked, **silent}
+
+
+def _drawn(items: Sequence[Any], count: int | None) -> list[Any]:
+    """So many of the items, the same every time; all where no number is given."""
+    if count is None or count >= len(items):
+        return list(items)
+    return random.Random(0).sample(list(items), count)
 
 
 class _Ticker:
