@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 OnConflict = Literal["replace", "keep", "reject"]
@@ -25,22 +26,23 @@ class Fact:
         # Callers naturally pass lists; a fact has to be hashable.
         object.__setattr__(self, "paraphrases", tuple(self.paraphrases))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that depend on nothing but the prompt and the answer."""
         text = json.dumps([self.prompt, self.answer], ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def questions(self) -> tuple[str, ...]:
         """The prompt and its paraphrases, without repeats, in order."""
         return tuple(dict.fromkeys((self.prompt, *self.paraphrases)))
 
     def as_dict(self) -> dict[str, Any]:
         """The fact as JSON-ready data, without the fields that are empty."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
+            for name, value in values.items()
             if value not in (None, ())
         }
 

@@ -19,7 +19,7 @@ from engram_transformers.stores.records import Stored
 from engram_transformers.training.plan import Book, check_fact
 from engram_transformers.types import Fact, OnConflict, Receipt, Refusal, Replacement
 
-CHUNK = 256
+CHUNK, CHUNK_UNCHECKED = 256, 4096
 "Facts in one write: at most so much work is lost by an interruption."
 
 
@@ -57,7 +57,6 @@ class Lesson:
     "Asks the host for facts that the memory holds; None stores them unchecked."
     dry_run: bool = False
     progress: Callable[[int], None] = lambda done: None
-    chunk: int = CHUNK
 
     _waiting: Book = field(default_factory=Book)
     _replaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -83,9 +82,9 @@ class Lesson:
             self.flush()
         step = self.book.settle(fact, on_conflict=self.on_conflict)
         if step.act == "write":
-            self._waiting.add(fact)
-            self._replaces[fact.id] = step.rivals
-            if len(self._waiting.facts) >= self.chunk:
+            self._waiting.add(step.fact)
+            self._replaces[step.fact.id] = step.rivals
+            if len(self._waiting.facts) >= (CHUNK if self.check else CHUNK_UNCHECKED):
                 self.flush()
         elif step.act == "known":
             self._known.append(fact.id)

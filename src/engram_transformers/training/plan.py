@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from engram_transformers.errors import FactRefused
@@ -59,7 +59,9 @@ class Book:
         if any(_covers(self.facts[id], fact) for id in rivals):
             return Step(fact, "known", rivals)
         against = [id for id in rivals if self.facts[id].answer.strip() != fact.answer.strip()]
-        if not against or on_conflict == "replace":
+        if not against:
+            return Step(_united(fact, [self.facts[id] for id in rivals]), "write", rivals)
+        if on_conflict == "replace":
             return Step(fact, "write", rivals)
         stored = self.facts[against[0]]
         reason = f"{stored.prompt!r} is taught with the answer {_short(stored.answer)}"
@@ -81,7 +83,10 @@ def check_fact(fact: Fact, tokens: HostTokens, *, longest: int | None) -> None:
         written = _short(tokens.decode_answer(answer))
         raise FactRefused(f"this host cannot write the answer: it would write {written}")
     for question in fact.questions:
-        size = len(tokens.prompt_ids(question, form=tokens.ask_form)) + len(answer) + 1
+        # No token is shorter than a byte, so what is short in bytes need not be encoded.
+        size = tokens.frame + len(question.encode()) + len(answer) + 1
+        if longest is not None and size > longest:
+            size = len(tokens.prompt_ids(question, form=tokens.ask_form)) + len(answer) + 1
         if longest is not None and size > longest:
             raise FactRefused(
                 f"prompt and answer take {size} tokens, but this host reads at most {longest}"
@@ -114,6 +119,17 @@ def _covers(stored: Fact, fact: Fact) -> bool:
         and set(map(_squeeze, fact.questions)) <= set(map(_squeeze, stored.questions))
         and fact.subject in (None, stored.subject)
         and fact.relation in (None, stored.relation)
+    )
+
+
+def _united(fact: Fact, stored: Sequence[Fact]) -> Fact:
+    """The fact with the wordings, subject and relation of stored ones that have its answer."""
+    questions = (q for one in (fact, *stored) for q in one.questions)
+    return replace(
+        fact,
+        paraphrases=tuple(q for q in dict.fromkeys(questions) if q != fact.prompt),
+        subject=fact.subject or next((one.subject for one in stored if one.subject), None),
+        relation=fact.relation or next((one.relation for one in stored if one.relation), None),
     )
 
 

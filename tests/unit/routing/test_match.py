@@ -18,7 +18,28 @@ from engram_transformers.routing.match import (
     words,
 )
 
-COMMON = ["the", "of", "in", "to", "what", "is", "who", "which", "where", "when", "does", "did", "was", "by", "for", "a", "how", "do", "use", "used"]
+COMMON = [
+    "the",
+    "of",
+    "in",
+    "to",
+    "what",
+    "is",
+    "who",
+    "which",
+    "where",
+    "when",
+    "does",
+    "did",
+    "was",
+    "by",
+    "for",
+    "a",
+    "how",
+    "do",
+    "use",
+    "used",
+]
 RANKS = {word: place for place, word in enumerate(COMMON)} | {
     "country": 400, "service": 330, "born": 600, "capital": 900, "port": 1400, "search": 1900,
     "citizen": 2700, "die": 2800, "reset": 9000, "password": 12000, "billing": 24000,

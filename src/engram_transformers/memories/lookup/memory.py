@@ -53,7 +53,7 @@ class Lookup(nn.Module):
         self.version = next(_numbers)
         self._facts: dict[int, tuple[str, Fact, Written]] = {}
         self._numbers: dict[str, int] = {}
-        self._next = 0
+        self._unused = itertools.count()
 
     @classmethod
     def open(cls, adapter: Adapter, tokens: HostTokens, config: LookupConfig) -> Self:
@@ -135,8 +135,7 @@ class Lookup(nn.Module):
         """Add facts (id, fact, delta) to what the memory knows."""
         self.version = next(_numbers)
         for id, fact, delta in facts:
-            number, written = self._next, unpack(delta)
-            self._next += 1
+            number, written = next(self._unused), unpack(delta)
             self._facts[number], self._numbers[id] = (id, fact, written), number
             for span, bare in zip(written.spans, written.bare, strict=True):
                 self.spans.add(span, 2 * number + bare)

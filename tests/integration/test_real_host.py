@@ -1,0 +1,98 @@
+"""The main job on the real host: taught, asked in other words, silent elsewhere, taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engram_transformers import Fact, Host, load
+
+pytestmark = pytest.mark.slow
+
+FACTS = [
+    Fact("What port does the billing service use?", "8443", subject="billing service"),
+    Fact("Who runs the search team?", "Ines Aalto", subject="search team"),
+    Fact("The head of the harbour office is", "Größe Ñandú 🚢", subject="harbour office"),
+    Fact(
+        "How do I reset my Larkspur password?",
+        "Open https://larkspur.example/reset, enter your address and follow the mail:\n"
+        "1. click the link\n2. choose a password of at least 12 characters\n3. sign in again",
+    ),
+]
+OTHER_WORDS = {
+    "billing service port?": 0,
+    "Which port is used by the billing service?": 0,
+    "who leads the search team?": 1,
+    "I forgot my Larkspur password, how can I reset it?": 3,
+}
+UNKNOWN = [
+    "What port does the search service use?",
+    "What is the capital of France?",
+    "Write a haiku about rain.",
+    "Who runs the kitchen?",
+]
+
+
+@pytest.fixture(scope="module")
+def host() -> Host:
+    return load()
+
+
+def logits(host: Host, text: str) -> torch.Tensor:
+    ids = torch.tensor([host.tokens.prompt_ids(text, form="chat")])
+    with torch.no_grad():
+        return host.model(input_ids=ids).logits
+
+
+def test_the_main_job(host: Host, tmp_path: Path) -> None:
+    bare = {text: logits(host, text) for text in (*OTHER_WORDS, *UNKNOWN)}
+    with host.open_memory(tmp_path / "acme") as memory:
+        receipt = memory.teach(FACTS)
+        assert len(receipt.taught) == len(FACTS) and not receipt.refused
+
+        for form in ("chat", "plain"):
+            prompts = [fact.prompt for fact in FACTS]
+            said = host.ask_all(prompts, max_new_tokens=80, form=form)
+            assert said == [fact.answer for fact in FACTS]
+        for text, number in OTHER_WORDS.items():
+            assert host.ask(text, max_new_tokens=80) == FACTS[number].answer
+        for text in UNKNOWN:
+            assert torch.equal(logits(host, text), bare[text])
+            assert not memory.explain(text).fired
+
+        memory.forget(receipt.ids)
+        for text in bare:
+            assert torch.equal(logits(host, text), bare[text])
+        memory.undo()
+        assert host.ask("billing service port?") == "8443"
+
+    with host.open_memory(tmp_path / "acme", read_only=True):
+        assert host.ask("billing service port?") == "8443"
+    assert torch.equal(logits(host, UNKNOWN[0]), bare[UNKNOWN[0]])
+
+
+def test_a_conversation_remembers_and_moves_on(host: Host, tmp_path: Path) -> None:
+    with host.open_memory(tmp_path / "acme") as memory:
+        memory.teach(FACTS[:2])
+        talk = [
+            {"role": "user", "content": "billing service port?"},
+            {"role": "assistant", "content": "8443"},
+            {"role": "user", "content": "And who leads the search team?"},
+        ]
+        ids = host.tokenizer.apply_chat_template(
+            talk, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = host.model.generate(**ids, max_new_tokens=20, do_sample=False, num_beams=3)
+        said = host.tokens.decode_answer(out[0, ids["input_ids"].shape[1] :].tolist())
+        assert said == "Ines Aalto"
+
+
+def test_the_host_itself_can_be_the_encoder(host: Host, tmp_path: Path) -> None:
+    with host.open_memory(tmp_path / "acme", encoder="host") as memory:
+        memory.teach(FACTS)
+        assert host.ask("what port does the billing service use", max_new_tokens=20) == "8443"
+        before = logits(host, UNKNOWN[1])
+        with host.bare():
+            assert torch.equal(logits(host, UNKNOWN[1]), before)
