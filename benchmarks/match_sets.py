@@ -59,7 +59,12 @@ class QuestionSet:
 
 def rows(name: str) -> list[Row]:
     """The rows of one JSON-lines file of the data folder."""
-    with open(DATA / name, encoding="utf-8") as lines:
+    if not (DATA / name).is_file():
+        raise SystemExit(
+            f"no evaluation data: {DATA / name} does not exist. Set ENGRAM_DATA to the folder that "
+            "holds it; docs/results.md says what the sets are and where they come from."
+        )
+    with (DATA / name).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -773,7 +778,7 @@ def codes_fit() -> QuestionSet:
 
 
 def _named_codes(chosen: QuestionSet, chance: random.Random) -> None:
-    with open(DATA / "lookup/airports.csv", encoding="utf-8", newline="") as file:
+    with (DATA / "lookup/airports.csv").open(encoding="utf-8", newline="") as file:
         airports = chance.sample([r for r in csv.DictReader(file) if r.get("iata")], 240)
     with gzip.open(DATA / "facts/kv_retrieval_75_keys.jsonl.gz", "rt", encoding="utf-8") as lines:
         pairs = json.loads(next(lines))["ordered_kv_records"]

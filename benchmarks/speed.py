@@ -157,16 +157,18 @@ class _Clock:
 
 def asking(host: Host, facts: list[Fact], *, rounds: int) -> dict[str, Any]:
     """What one prompt costs: finding what it means, beside the host's own reading of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        with host.open_memory(Path(folder) / "memory") as memory:
-            memory.teach(facts, check=False)
-            ids = host.tokens.prompt_ids("Who wrote the opera Turandot?", form="chat")
-            search, read = [], []
-            for turn in range(rounds):
-                question = f"Which language did composer number {turn} speak?"
-                search.append(_timed(lambda q=question: memory.memory.meaning.decide([q])))
-                with silenced(host.model), torch.no_grad():
-                    read.append(_timed(lambda: host.model(input_ids=torch.tensor([ids]))))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        host.open_memory(Path(folder) / "memory") as memory,
+    ):
+        memory.teach(facts, check=False)
+        ids = host.tokens.prompt_ids("Who wrote the opera Turandot?", form="chat")
+        search, read = [], []
+        for turn in range(rounds):
+            question = f"Which language did composer number {turn} speak?"
+            search.append(_timed(lambda q=question: memory.memory.meaning.decide([q])))
+            with silenced(host.model), torch.no_grad():
+                read.append(_timed(lambda: host.model(input_ids=torch.tensor([ids]))))
     return {
         "ms_to_find_the_meaning": _middle([1e3 * s for s in search]),
         "ms_of_the_host_to_read_the_prompt": _middle([1e3 * s for s in read]),
