@@ -57,21 +57,29 @@ class Host:
         Options are the fields of the kind's configuration. Those of an existing memory cannot
         be changed; naming one with another value is an error.
         """
-        cls = memory_class(kind)
-        if is_memory(path) or read_only:
-            directory = Directory.open(path, writable=not read_only)
-        else:
-            config = dataclasses.asdict(_configured(cls.Config, options))
-            directory = Directory.create(path, kind=kind, config=config, host=self.identity)
+        if not is_memory(path) and not read_only:
+            return self._create_memory(path, kind=kind, options=options)
+        directory = Directory.open(path, writable=not read_only)
         try:
             directory.check_host(self.identity)
             _check_options(directory, options)
-            cls = memory_class(directory.kind)
-            memory = cls.open(self.adapter, self.tokens, cls.Config(**directory.config))
+            memory = self._memory(directory.kind, directory.config)
             return OpenMemory(self, memory, directory)
         except BaseException:
             directory.close()
             raise
+
+    def _create_memory(
+        self, path: str | os.PathLike[str], *, kind: str, options: Mapping[str, Any]
+    ) -> OpenMemory:
+        memory = self._memory(kind, options)
+        config = dataclasses.asdict(memory.config)
+        directory = Directory.create(path, kind=kind, config=config, host=self.identity)
+        return OpenMemory(self, memory, directory)
+
+    def _memory(self, kind: str, options: Mapping[str, Any]) -> Any:
+        cls = memory_class(kind)
+        return cls.open(self.adapter, self.tokens, _configured(cls.Config, options))
 
     def ask(self, question: str, *, max_new_tokens: int = 128, streamer: Any = None) -> str:
         """The host's answer to one question, through its chat template if it has one.

@@ -59,8 +59,12 @@ class Memory(Protocol):
 class Writable(Protocol):
     """A memory that learns single facts, each with a delta of its own that can be removed."""
 
-    def write(self, facts: Sequence[Fact]) -> list[Tensors]:
-        """The deltas that would teach these facts; changes nothing."""
+    def write(self, facts: Sequence[Fact], *, refine: bool = True) -> list[Tensors]:
+        """The deltas that would teach these facts; changes nothing.
+
+        Args:
+            refine: spend the time to make sure that each of them will hold.
+        """
         ...
 
     def add(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
@@ -69,6 +73,10 @@ class Writable(Protocol):
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take facts out again, exactly."""
+        ...
+
+    def __contains__(self, id: str) -> bool:
+        """Whether the memory knows a fact of this id."""
         ...
 
     def explain(self, text: str) -> Firing:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from engram_transformers import Fact, Host, load
+from engram_transformers.errors import HostMismatch
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +98,13 @@ def test_the_host_itself_can_be_the_encoder(host: Host, tmp_path: Path) -> None:
         before = logits(host, UNKNOWN[1])
         with host.bare():
             assert torch.equal(logits(host, UNKNOWN[1]), before)
+
+
+def test_another_encoder_is_refused(host: Host, tmp_path: Path) -> None:
+    host.open_memory(tmp_path / "acme").close()
+    config = tmp_path / "acme" / "config.json"
+    known = json.loads(config.read_text())
+    known["config"]["encoder_print"] = "0" * 32
+    config.write_text(json.dumps(known))
+    with pytest.raises(HostMismatch, match="another minilm encoder"):
+        host.open_memory(tmp_path / "acme")

@@ -42,6 +42,11 @@ class Encoder(Protocol):
     name: str
 
     @property
+    def fingerprint(self) -> str:
+        """Tells encoders apart whose vectors must not be compared."""
+        ...
+
+    @property
     def vocabulary(self) -> Mapping[str, int]:
         """Its tokens, ordered from common to rare."""
         ...

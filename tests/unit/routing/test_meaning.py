@@ -15,7 +15,7 @@ from engram_transformers.types import Fact
 class WordEncoder:
     """Unit vectors of hashed words: texts with the same words are the same."""
 
-    name = "words"
+    name = fingerprint = "words"
 
     @property
     def vocabulary(self):

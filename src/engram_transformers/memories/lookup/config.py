@@ -18,3 +18,5 @@ class LookupConfig:
     "How many of the nearest stored questions are judged."
     threshold: float | None = None
     "Probability from which the best candidate fires; None takes the calibrated one."
+    encoder_print: str | None = None
+    "Which encoder wrote the vectors; filled in when the memory is created."

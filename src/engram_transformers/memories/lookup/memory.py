@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from engram_transformers.attach import silenced
+from engram_transformers.errors import HostMismatch
 from engram_transformers.memories.lookup.config import LookupConfig
 from engram_transformers.memories.lookup.reading import Reader, Say
 from engram_transformers.memories.lookup.write import Written, encode_facts, pack, unpack
@@ -58,13 +60,17 @@ class Lookup(nn.Module):
     @classmethod
     def open(cls, adapter: Adapter, tokens: HostTokens, config: LookupConfig) -> Self:
         """An empty memory for a host, with the encoder that its configuration names."""
-        meaning = None
-        if config.address == "meaning":
-            meaning = MeaningAddress(
-                _encoder(config, adapter=adapter, tokens=tokens),
-                threshold=config.threshold,
-                candidates=config.candidates,
+        if config.address == "exact":
+            return cls(config, adapter=adapter, tokens=tokens)
+        encoder = _encoder(config, adapter=adapter, tokens=tokens)
+        if config.encoder_print not in (None, encoder.fingerprint):
+            raise HostMismatch(
+                f"this memory's questions were encoded by another {config.encoder} encoder "
+                f"({config.encoder_print}) than is installed ({encoder.fingerprint}); install that "
+                "one, or export the facts and teach them to a new memory"
             )
+        meaning = MeaningAddress(encoder, threshold=config.threshold, candidates=config.candidates)
+        config = replace(config, encoder_print=encoder.fingerprint)
         return cls(config, adapter=adapter, tokens=tokens, meaning=meaning)
 
     def __len__(self) -> int:
