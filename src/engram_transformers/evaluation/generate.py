@@ -97,10 +97,18 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:
 def _groups(
     prompts: Sequence[Sequence[int]], limits: Sequence[int], *, size: int
 ) -> Iterator[list[int]]:
-    """Indices of prompts in batches; those that are answered at like length go together."""
-    order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i])))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    """Indices of prompts in batches; those that are answered at like length go together.
+
+    A batch runs until its last answer ends, so long answers do not keep short ones waiting.
+    """
+    group: list[int] = []
+    for i in sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i]))):
+        if group and (len(group) == size or limits[i] > 2 * limits[group[0]]):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
 
 
 def _padded(

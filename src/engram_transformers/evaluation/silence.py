@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor
 from engram_transformers.attach import prompt_ends, silenced
 from engram_transformers.evaluation.generate import SharedPrefix
 from engram_transformers.models.adapter import Adapter
+
+BATCH = 8
+"Prompts that are compared at once; their logits over a vocabulary take much room."
 
 
 @torch.no_grad()
@@ -26,22 +31,38 @@ def bit_equal(
     both sides, so it is compared by itself first.
     """
     shared = SharedPrefix(adapter, prompts)
-    same = not len(shared) or _equal(adapter, shared.ids, ends=0, past=dict)
-    verdicts = []
-    for ids in prompts:
-        rest = tuple(ids[len(shared) :])
-        equal = _equal(adapter, rest, ends=len(ids), past=lambda: shared.cache_for(1))
-        verdicts.append(same and equal)
-        progress(1)
-    return verdicts
+    same = _equal(adapter, [shared.ids], ends=[0], past=dict) if len(shared) else [True]
+    verdicts: dict[int, bool] = {}
+    for group in _of_one_length(prompts):
+        rows = [prompts[i][len(shared) :] for i in group]
+        ends = [len(prompts[i]) for i in group]
+        equal = _equal(adapter, rows, ends=ends, past=partial(shared.cache_for, len(rows)))
+        verdicts |= {i: same[0] and one for i, one in zip(group, equal, strict=True)}
+        progress(len(group))
+    return [verdicts[i] for i in range(len(prompts))]
+
+
+def _of_one_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of prompts of the same length: a batch without padding."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for i, ids in enumerate(prompts):
+        by_length[len(ids)].append(i)
+    for group in by_length.values():
+        for start in range(0, len(group), BATCH):
+            yield group[start : start + BATCH]
 
 
 def _equal(
-    adapter: Adapter, ids: Sequence[int], *, ends: int, past: Callable[[], dict[str, Any]]
-) -> bool:
-    model, tokens = adapter.model, torch.tensor([list(ids)], device=adapter.device)
-    with prompt_ends(model, [ends]):
+    adapter: Adapter,
+    rows: Sequence[Sequence[int]],
+    *,
+    ends: Sequence[int],
+    past: Callable[[], dict[str, Any]],
+) -> list[bool]:
+    """For each row, whether its logits are the same with and without the memories."""
+    model, tokens = adapter.model, torch.tensor([list(ids) for ids in rows], device=adapter.device)
+    with prompt_ends(model, ends):
         attached: Tensor = model(input_ids=tokens, **past()).logits
     with silenced(model):
         bare: Tensor = model(input_ids=tokens, **past()).logits
-    return torch.equal(attached, bare)
+    return [torch.equal(a, b) for a, b in zip(attached, bare, strict=True)]
