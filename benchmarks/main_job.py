@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--one-pass", type=int, help="taught facts that are checked in one pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-check", action="store_true", help="teach without checking")
+    parser.add_argument("--address", default="meaning", help="or exact: taught wordings only")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--no-subject", action="store_true", help="teach without subjects")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -68,7 +69,9 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
     """Teach and score one set."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        host.open_memory(Path(folder) / "memory", encoder=options.encoder) as memory,
+        host.open_memory(
+            Path(folder) / "memory", address=options.address, encoder=options.encoder
+        ) as memory,
     ):
         receipt = memory.teach(job.facts, check=not options.no_check, progress=_Ticker(job.name))
         stats = memory.stats()
@@ -81,6 +84,7 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
             "form": job.form,
             "facts": len(job.facts),
             "limit": options.limit,
+            "address": options.address,
             "encoder": options.encoder,
             "subjects": any(fact.subject for fact in job.facts),
             "receipt": {
@@ -169,6 +173,7 @@ def _fired(memory: OpenMemory, text: str) -> dict[str, Any]:
 
 def _label(job: Job, options: argparse.Namespace) -> str:
     parts = [job.name]
+    parts += ["exact"] if options.address == "exact" else []
     parts += [options.encoder] if options.encoder != "minilm" else []
     parts += ["no-subject"] if options.no_subject else []
     parts += [f"first{options.limit}"] if options.limit else []

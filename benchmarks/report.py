@@ -64,6 +64,7 @@ def main_table() -> str:
                 f"{_share(score['exact'])} | {_point(score['wrong_fact'])} | "
                 f"{_point(score['stopped'])} |"
             )
+        lines += _one_pass_row(result)
     lines += [
         "",
         "| set | prompts that no fact answers | n | logits bit-equal (95 % interval) |",
@@ -75,6 +76,17 @@ def main_table() -> str:
                 f"| {_title(result)} | {group} | {score['n']} | {_share(score['bit_equal'])} |"
             )
     return "\n".join(lines)
+
+
+def _one_pass_row(result: dict[str, Any]) -> list[str]:
+    """What a single pass shows: each token of the answer, and its end, is the first choice."""
+    seen = result.get("one_pass", {"n": 0})
+    if not seen["n"]:
+        return []
+    return [
+        f"| {_title(result)} | {result['facts']} | taught (one pass) | {seen['n']} | "
+        f"{_share(seen['holds'])} | | |"
+    ]
 
 
 def speed_table() -> str:
