@@ -78,7 +78,7 @@ def attach(model: nn.Module, memory: Memory) -> Attached:
         ValueError: the memory is attached to this host already.
     """
     observer = _observer(model)
-    if observer and observer.site_of(memory):
+    if observer and any(one is memory for one in observer.memories):
         raise ValueError("this memory is attached to this host already; detach it first")
     adapter = observer.adapter if observer else Adapter(model)
     places = memory.places(adapter)
@@ -92,19 +92,17 @@ def detach(model: nn.Module, memory: Memory | None = None) -> None:
     observer = _observer(model)
     if observer is None:
         return
-    for site in list(observer.sites):
-        if memory is None or site.memory is memory:
-            observer.drop(site)
-    if not observer.sites:
+    for one in list(observer.memories):
+        if memory is None or one is memory:
+            observer.drop(one)
+    if not observer.memories:
         observer.stop()
 
 
 def attached(model: nn.Module) -> tuple[Memory, ...]:
     """The memories attached to a host, in the order in which they act."""
     observer = _observer(model)
-    if observer is None:
-        return ()
-    return tuple(dict.fromkeys(site.memory for site in observer.sites))
+    return () if observer is None else tuple(observer.memories)
 
 
 @contextmanager
@@ -192,6 +190,7 @@ class _Observer:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self.memories: list[Memory] = []
         self.sites: list[_Site] = []
         self.replaced: dict[str, Any] = {}
         "Attributes of the host that were its own before they were `_OURS`."
@@ -230,16 +229,15 @@ class _Observer:
     def call(self, call: _Call) -> None:
         _calls.set({**_calls.get(), id(self): call})
 
-    def site_of(self, memory: Memory) -> _Site | None:
-        return next((site for site in self.sites if site.memory is memory), None)
-
     def add(self, memory: Memory, places: Mapping[Place, nn.Module]) -> None:
-        for place, act in places.items():
-            self.sites.append(_Site(self, memory, place, act))
+        self.memories.append(memory)
+        self.sites += [_Site(self, memory, place, act) for place, act in places.items()]
 
-    def drop(self, site: _Site) -> None:
-        site.handle.remove()
-        self.sites.remove(site)
+    def drop(self, memory: Memory) -> None:
+        for site in [site for site in self.sites if site.memory is memory]:
+            site.handle.remove()
+            self.sites.remove(site)
+        self.memories = [one for one in self.memories if one is not memory]
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The host's own `generate`, with the end of the prompt made known to memories."""

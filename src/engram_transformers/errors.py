@@ -47,6 +47,18 @@ class UnknownMemory(EngramError, LookupError):
     """No kind of memory has the name that was asked for."""
 
 
+class UnknownTask(EngramError, LookupError):
+    """No evaluation task has the name that was asked for."""
+
+
+class DataMissing(EngramError, OSError):
+    """An evaluation set is not on this machine; the message says where to get it."""
+
+
+class CannotForget(EngramError, TypeError):
+    """A memory of this kind holds all its facts together and cannot take single ones out."""
+
+
 class StoreError(EngramError, OSError):
     """A memory directory cannot be read or written."""
 

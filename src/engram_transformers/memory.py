@@ -85,8 +85,17 @@ class Writable(Protocol):
 
 
 @runtime_checkable
+class Textual(Protocol):
+    """A memory that acts by what the host is given to read."""
+
+    def compose(self, questions: Sequence[str]) -> list[str]:
+        """Each question with what the memory puts around it; unchanged where it has nothing."""
+        ...
+
+
+@runtime_checkable
 class Trainable(Protocol):
-    """A memory with tensors that an optimiser may change."""
+    """A memory whose tensors an optimiser changes; all its facts share them."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """The tensors to train."""

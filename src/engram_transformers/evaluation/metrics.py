@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import re
 import string
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -23,6 +26,19 @@ class Share:
         return {name: round(value, 5) for name, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A measured number of n cases with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
+
 def normalise(text: str) -> str:
     """Lower case without punctuation, articles and surplus space, as SQuAD compares answers."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
@@ -32,6 +48,30 @@ def exact(said: str, wanted: str) -> bool:
     """Whether an answer equals the wanted one after normalisation."""
     # Normalisation empties answers such as "A" or "+": those are compared as they are.
     return said.strip() == wanted.strip() or normalise(said) == normalise(wanted) != ""
+
+
+def contains(said: str, wanted: str) -> bool:
+    """Whether an answer holds the wanted one, as whole words after normalisation."""
+    words = normalise(wanted)
+    return f" {words} " in f" {normalise(said)} " if words else wanted.strip() in said
+
+
+def rate(hits: Iterable[bool]) -> Measure:
+    """The share of hits with its Wilson interval."""
+    flags = list(hits)
+    found = wilson(sum(flags), len(flags))
+    return Measure(found.value, found.low, found.high, len(flags))
+
+
+def mean(values: Iterable[float], *, draws: int = 2000, seed: int = 0) -> Measure:
+    """The mean with its percentile bootstrap interval (Efron, 1979)."""
+    cases = np.asarray(list(values), dtype=np.float64)
+    if len(cases) == 0:
+        return Measure(math.nan, math.nan, math.nan, 0)
+    generator = np.random.default_rng(seed)
+    means = cases[generator.integers(len(cases), size=(draws, len(cases)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Measure(float(cases.mean()), float(low), float(high), len(cases))
 
 
 def wilson(hits: int, n: int, *, z: float = 1.96) -> Share:
