@@ -38,13 +38,11 @@ METRICS: dict[str, Metric] = {
     "tf_rel": Metric("taught, teacher-forced", "answer tokens chosen, the right ones before them"),
     "tf_gen": Metric("paraphrase, teacher-forced", "likewise, on held-out wordings"),
     "gen_stop": Metric("ends by itself", "answers that end by themselves without repeating"),
-    "loc_bitexact": Metric(
-        "silent, bit-equal", "unrelated prompts with unchanged logits, all bits"
-    ),
+    "loc_bitexact": Metric("silent, bit-equal", "unrelated prompts whose logits are unchanged"),
     "loc_fire": Metric("fires on unrelated", "unrelated prompts with any change", "low"),
     "loc_same": Metric("same answer, unrelated", "unrelated prompts that are answered as before"),
     "hard_loc": Metric("same answer, near miss", "near misses that are answered as before"),
-    "hard_bitexact": Metric("bit-equal, near miss", "near misses with unchanged logits, all bits"),
+    "hard_bitexact": Metric("bit-equal, near miss", "near misses whose logits are unchanged"),
     "retention": Metric("retention", "facts right after teaching that are right at the end"),
     "undo_exact": Metric("undo exact", "prompts with the bare logits once all is forgotten"),
     "seconds_per_fact": Metric("teaching", "seconds to teach a fact", "low", "s"),
@@ -98,11 +96,9 @@ def read_result(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise StoreDamaged(
-            f"{path} is no result: {error}; delete it to have it made anew"
-        ) from error
+        raise StoreDamaged(f"{path} is no result ({error}); delete it to make it anew") from error
     if not isinstance(found, dict) or not {"format", "task", "memory"} <= found.keys():
-        raise StoreDamaged(f"{path} is no result of an evaluation; delete it to have it made anew")
+        raise StoreDamaged(f"{path} is no result; delete it to have it made anew")
     if found["format"] != FORMAT:
         raise StoreTooNew(
             f"{path} has result format {found['format']}, this version reads {FORMAT}; "
