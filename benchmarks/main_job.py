@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import provenance
+from engram_transformers.experiments.provenance import provenance
 from benchmarks.sets import SETS, Job
 from engram_transformers.api import Host, OpenMemory, load
 from engram_transformers.evaluation.check import Trial, check

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.provenance import provenance
+from engram_transformers.experiments.provenance import provenance
 from benchmarks.sets import wikidata
 from engram_transformers.api import Host, OpenMemory, load
 from engram_transformers.attach import attach, detach, silenced

@@ -10,6 +10,7 @@ from engram_transformers.errors import UnknownMemory
 
 KINDS = {
     "lookup": "engram_transformers.memories.lookup:Lookup",
+    "text": "engram_transformers.memories.text:Text",
 }
 
 

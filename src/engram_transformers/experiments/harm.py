@@ -1,0 +1,7 @@
+"""Is the host harmed?"""
+
+from typing import Any
+
+
+def measure(host: Any, *, seed: int, told: Any) -> Any:
+    raise NotImplementedError
