@@ -29,7 +29,7 @@ Told = Callable[[str, int, int | None], None]
 
 EXAMPLES = 8
 "Right and wrong answers that a result shows."
-CHECKED = 24
+CHECKED = 12
 "Prompts of each kind on which undoing is checked."
 SCORED = 50
 "Questions of each group that are asked at a point on the way."

@@ -27,7 +27,7 @@ Measures = dict[str, Measure]
 
 NEW_TOKENS = 32
 "Tokens that an answer may take; longer wanted answers get their own length and some more."
-TIMED_TOKENS, TIMED_RUNS = 16, 5
+TIMED_TOKENS, TIMED_RUNS = 8, 5
 "Tokens and repetitions by which decoding is timed."
 AGES = 5
 "Groups of facts by age in which retention is reported."
