@@ -19,7 +19,13 @@ RANKS = [
     ["cli", "server"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-BELOW = {"types": {"errors"}, "training": {"evaluation"}, "routing": {"stores"}, "demo": {"api"}, "experiments": {"api"}}
+BELOW = {
+    "types": {"errors"},
+    "training": {"evaluation"},
+    "routing": {"stores"},
+    "demo": {"api"},
+    "experiments": {"api"},
+}
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}
 HOMES |= {"argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}

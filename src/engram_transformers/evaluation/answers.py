@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engram_transformers.evaluation.metrics import Measure, contains, exact, mean, rate
+from engram_transformers.evaluation.metrics import Measure, contains, exact, mean, normalise, rate
 from engram_transformers.evaluation.task import Question
 
 REPEATS = 3
@@ -55,11 +55,16 @@ def answered(
         wanted=question.answers[0],
         said=said,
         exact=any(exact(said, answer) for answer in question.answers),
-        contains=any(contains(said, answer) for answer in question.answers),
+        contains=any(contains(_without(said, question.text), a) for a in question.answers),
         ended=stop is not None and written[-1:] == [stop] and not loops(written[:-1]),
         tokens=len(written),
         forced=forced,
     )
+
+
+def _without(said: str, asked: str) -> str:
+    """What was said besides the question: repeating that must not count as knowing."""
+    return normalise(said).replace(normalise(asked), " ") if normalise(asked) else said
 
 
 def loops(ids: Sequence[int]) -> bool:

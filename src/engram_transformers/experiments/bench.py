@@ -138,13 +138,15 @@ class Bench:
             order = [fact.id for fact in task.facts]
             found |= scores.retention(cases["taught"], taught.held, order)
         prompts = _watched(task)
+        found |= scores.pace(self.host, prompts[-1], form=task.form)
+        if not len(memory):
+            return found
+        found |= scores.cost(memory, taught.seconds)
         try:
             bare = self._alone(prompts, task.form)
             found["undo_exact"] = scores.undo(self.host, memory, prompts, bare, form=task.form)
         except CannotForget as reason:
             absent["undo_exact"] = str(reason)
-        found |= scores.cost(memory, taught.seconds)
-        found |= scores.pace(self.host, prompts[-1], form=task.form)
         return found | ({"absent": absent} if absent else {})
 
     def _harm(self, experiment: Experiment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
