@@ -79,9 +79,10 @@ def by_tool(model: Any, name: str, cases: list[Case]) -> list[Row]:
         )
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     return [
-        {"right": bool(s["acc"]), "logprobs": [float(r[0]) for r in s["filtered_resps"]]}
-        if name != "lambada"
-        else {"right": bool(s["acc"]), "logprobs": [float(s["filtered_resps"][0][0])]}
+        {
+            "right": bool(s["acc"]),
+            "logprobs": [float(logprob) for logprob, _ in s["filtered_resps"]],
+        }
         for s in samples
     ]
 

@@ -47,7 +47,7 @@ def outside_model(adapter: Adapter, tokens: HostTokens) -> Any:
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             pairs = [pair_ids(tokens, *request.args) for request in requests]
-            return [tuple(one) for one in loglikelihoods(adapter, pairs)]
+            return [(one.logprob, one.greedy) for one in loglikelihoods(adapter, pairs)]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             return [_rolling(adapter, tokens, request.args[0]) for request in requests]

@@ -7,7 +7,7 @@ import torch
 
 from cases import CASES, PORT, host_of, teach
 from engram_transformers.attach import attach, prompt_ends
-from engram_transformers.errors import BadInput, MissingExtra
+from engram_transformers.errors import BadInput
 from engram_transformers.evaluation import probes
 from engram_transformers.evaluation.data import data_folder
 from engram_transformers.evaluation.harm import (
@@ -109,17 +109,18 @@ def test_windows_hold_every_token_once() -> None:
 
 def test_perplexity_is_that_of_the_whole_text() -> None:
     host = host_of("llama")
-    ids = host.tokens.encode(TEXT)
-    found = perplexity(host.adapter, host.tokens, TEXT, window=48)
+    text = TEXT * 3
+    ids = host.tokens.encode(text)
+    found = perplexity(host.adapter, host.tokens, text, window=48)
     wanted = one_by_one(host.adapter, rolling_windows(ids, 1, 48))
     loss = -sum(one.logprob for one in wanted)
     assert found.measure.value == pytest.approx(math.exp(loss / len(ids)), rel=1e-4)
     assert found.measure.low < found.measure.value < found.measure.high
     assert sum(case["tokens"] for case in found.cases) == len(ids)
-    assert sum(case["words"] for case in found.cases) == len(TEXT.split())
+    assert sum(case["words"] for case in found.cases) == len(text.split())
     words = found.also["word_perplexity"].value
-    assert math.log(words) == pytest.approx(loss / len(TEXT.split()), rel=1e-4)
-    assert perplexity(host.adapter, host.tokens, TEXT, window=48, n=2).measure.n == 2
+    assert math.log(words) == pytest.approx(loss / len(text.split()), rel=1e-4)
+    assert perplexity(host.adapter, host.tokens, text, window=48, n=2).measure.n == 2
 
 
 def test_the_likeliest_choice_is_chosen() -> None:
