@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import provenance
 from engram_transformers.api import Host, load
 from engram_transformers.evaluation.harm import Probed, probe
 from engram_transformers.evaluation.outside import outside_model
 from engram_transformers.evaluation.probes import PROBES, Case
+from engram_transformers.experiments.provenance import provenance
 
 RESULT = Path(__file__).parent / "results" / "outside.json"
 CASES = 100
