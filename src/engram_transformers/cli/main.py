@@ -37,6 +37,7 @@ COMMANDS = {
     "export": "write the facts to a file",
     "import": "teach the facts of an export",
     "stats": "counts and sizes of a memory",
+    "report": "write a page of tables and plots from stored results",
     "models": "models that are on this machine",
 }
 _EXAMPLES = """examples:

@@ -1,0 +1,66 @@
+"""Which values of a column are the best, and which the data do not tell from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from engram_transformers.evaluation.metrics import Measure
+from engram_transformers.evaluation.report.columns import comparable, described, kind
+from engram_transformers.evaluation.report.sheet import Row, Sheet
+
+Mark = Literal["best", "tied"]
+RULE = (
+    "Bold is the best value of a column; = marks values whose 95 % interval overlaps that of the "
+    "best, so that these data do not separate them. References and controls do not compete: the "
+    "bare host was taught nothing, and text/oracle is handed the very fact that is asked for. In "
+    "columns about what was taught nothing is marked unless the best interval lies above that of "
+    "the bare host. Columns with one memory, and metrics of which it is unknown which values are "
+    "good, are not marked."
+)
+
+
+def marks(sheet: Sheet, name: str) -> dict[str, Mark]:
+    """The marks of a column by label of the row."""
+    found = measured(sheet.contenders, name)
+    if len(found) < 2 or not comparable(name):
+        return {}
+    top = best(found, name)
+    if kind(name) == "recall" and not above(top, sheet.bare and sheet.bare.measure(name)):
+        return {}
+    return {
+        label: "best" if each.value == top.value else "tied"
+        for label, each in found.items()
+        if overlap(each, top)
+    }
+
+
+def leaders(rows: Sequence[Row], name: str | None) -> list[str]:
+    """The best of some rows and all that are tied with it; none if nothing was measured."""
+    found = measured(rows, name) if name else {}
+    if not found or name is None:
+        return []
+    top = best(found, name)
+    return [label for label, each in found.items() if overlap(each, top)]
+
+
+def measured(rows: Sequence[Row], name: str) -> dict[str, Measure]:
+    """The values of a column by label, where there are any."""
+    found = {row.label: row.measure(name) for row in rows}
+    return {label: each for label, each in found.items() if each is not None}
+
+
+def best(found: Mapping[str, Measure], name: str) -> Measure:
+    """The best value; of equal ones that with the narrowest interval."""
+    sign = 1 if described(name).best == "low" else -1
+    return min(found.values(), key=lambda each: (sign * each.value, each.high - each.low))
+
+
+def overlap(one: Measure, other: Measure) -> bool:
+    """Whether two intervals have a point in common."""
+    return one.low <= other.high and other.low <= one.high
+
+
+def above(one: Measure, floor: Measure | None) -> bool:
+    """Whether an interval lies above another; so it does where there is no other."""
+    return floor is None or one.low > floor.high
