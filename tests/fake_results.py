@@ -30,7 +30,12 @@ MEMORIES = [
     ("lookup", "shuffled", "shuffled", 0.01, 0.01, 0.998, 0.99, 1.0, 0.055, 9200, 41.6),
     ("lookup", "empty", "empty", 0.02, 0.02, 1.0, 1.0, None, 0, 0, 41.1),
 ]
-TASKS = {"zsre": (300, 0), "counterfact": (300, -0.06), "lookup": (200, 0.02), "stack_faq": (125, -0.1)}
+TASKS = {
+    "zsre": (300, 0),
+    "counterfact": (300, -0.06),
+    "lookup": (200, 0.02),
+    "stack_faq": (125, -0.1),
+}
 PROBES = {"lambada": 0.42, "blimp": 0.77, "arc_easy": 0.55, "piqa": 0.67}
 HARM = {"lora": 0.05, "fine_tune": 0.14, "bottleneck": 0.04, "bias": 0.02, "examples": 0.03}
 COUNTS = (1, 10, 100, 1000, 5000, 20000)
@@ -65,7 +70,9 @@ def fake_results() -> list[Result]:
     found = [_task(task, row) for task in TASKS for row in MEMORIES]
     found += [_probes(row) for row in MEMORIES if row[2] is None]
     found += [_many(row) for row in MEMORIES if row[0] in ("none", "lookup") or _most(row)]
-    found += [_needle(row) for row in MEMORIES if row[0] in ("none", "lookup") or row[1] == "oracle"]
+    found += [
+        _needle(row) for row in MEMORIES if row[0] in ("none", "lookup") or row[1] == "oracle"
+    ]
     wrong = _needle(MEMORIES[0])
     return [*found, {**wrong, "memory": "wrong", "control": "wrong"}]
 

@@ -30,7 +30,9 @@ def kind(name: str) -> str:
         return "undo"
     if name in PROBES or name.startswith(("loc_", "hard_")):
         return "unchanged"
-    return "recall" if name == "retention" or name.startswith(("gen_", "tf_", "needle_")) else "other"
+    return (
+        "recall" if name == "retention" or name.startswith(("gen_", "tf_", "needle_")) else "other"
+    )
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -100,7 +102,9 @@ def interval(measure: Measure, of: str) -> str:
         return ""
     if of == "share":
         return f"{percent(measure.low)}–{percent(measure.high)}"
-    return f"{written(measure.low, of)}–{written(measure.high, of)}"
+    low, high = written(measure.low, of), written(measure.high, of)
+    same = low.partition(" ")[2] == high.partition(" ")[2]
+    return f"{low.partition(' ')[0] if same else low}–{high}"
 
 
 def _large(value: float) -> str:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.columns import distance
-from engram_transformers.evaluation.report.marks import above, leaders, measured
-from engram_transformers.evaluation.report.sheet import Row, Sheet
+from engram_transformers.evaluation.report.marks import leaders
+from engram_transformers.evaluation.report.sheet import ENOUGH, Row, Sheet, measured
 
-ENOUGH = 0.8
-"Share of the best recall from which a memory counts as one that does the job."
 UNCHANGED = 0.95
 "Share of unrelated prompts that must stay as they were."
 JOBS = {
@@ -36,8 +34,8 @@ RULE = (
     "Each cell names the best memory and all whose 95 % interval overlaps its own. Only memories "
     "whose recall of taught prompts lies, interval against interval, above the bare host are "
     "considered, and from the third column on only those that reach "
-    f"{ENOUGH:.0%} of the best recall. “Leaves the rest unchanged” needs "
-    f"{UNCHANGED:.0%} of the prompts, “forgets exactly” needs all of them. “Use” starts from the "
+    f"{100 * ENOUGH:.0f} % of the best recall. “Leaves the rest unchanged” needs "
+    f"{100 * UNCHANGED:.0f} % of the prompts, “forgets exactly” needs all of them. “Use” starts from the "
     "best on other wordings (on taught prompts, where no others were asked); ties are broken by "
     "taught prompts, then by what stays unchanged, then by forgetting; what is still tied is named "
     "together. Cost does not decide: that trade is yours."
@@ -66,14 +64,14 @@ class Decision:
 
 
 def decisions(sheets: Sequence[Sheet]) -> list[Decision]:
-    """A row for each task on which teaching was measured, and one for its largest number of facts."""
+    """A row for each task that teaches, and one for the largest number of facts it was taught."""
     found = []
     for sheet in sheets:
-        found.append(_decide(sheet, JOBS.get(sheet.task, sheet.task)))
         most = sheet.at_most()
+        if most is None or any(row.result.get("n") != most[0] for row in sheet.contenders):
+            found.append(_decide(sheet, JOBS.get(sheet.task, sheet.task)))
         if most is not None:
-            count, there = most
-            found.append(_decide(there, f"many facts: {count:,}"))
+            found.append(_decide(most[1], f"many facts: {most[0]:,}"))
     return [each for each in found if each is not None]
 
 
@@ -81,8 +79,7 @@ def _decide(sheet: Sheet, job: str) -> Decision | None:
     compared = measured(sheet.contenders, sheet.taught) if sheet.taught else {}
     if sheet.taught is None or not compared:
         return None
-    working = _working(sheet, sheet.taught)
-    able = _able(working, sheet.taught)
+    working, able = sheet.working, sheet.able
     cells = {
         "taught": _cell(working, sheet.taught),
         "wordings": _cell(working, sheet.wordings),
@@ -92,21 +89,6 @@ def _decide(sheet: Sheet, job: str) -> Decision | None:
         "fastest": _cell(able, _first(sheet, "ms_per_token", "slowdown")),
     }
     return Decision(_far(job, sheet.taught), sheet.title, cells, _use(cells), len(compared))
-
-
-def _working(sheet: Sheet, name: str) -> list[Row]:
-    """The memories that recall more than the bare host."""
-    floor = sheet.bare.measure(name) if sheet.bare else None
-    found = measured(sheet.contenders, name)
-    return [
-        row for row in sheet.contenders if row.label in found and above(found[row.label], floor)
-    ]
-
-
-def _able(rows: Sequence[Row], name: str) -> list[Row]:
-    found = measured(rows, name)
-    top = max((each.value for each in found.values()), default=0.0)
-    return [row for row in rows if found[row.label].value >= ENOUGH * top]
 
 
 def _cell(rows: Sequence[Row], name: str | None) -> Cell:

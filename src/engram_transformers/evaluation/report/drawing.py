@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, WIDE, ROW, TOP, BOTTOM, LINES = 330, 500, 20, 34, 44, 250
+WIDTH, WIDE, ROW, TOP, BOTTOM, LINES = 330, 400, 20, 34, 44, 230
 "Sizes in points: of a panel of dots, of lines, of a row of dots, of the margins, of lines."
 _LETTER = 6.1
 "About the width of a letter."
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10.5,
@@ -37,7 +37,7 @@ _STYLE = {
     "text.parse_math": False,
     "axes.unicode_minus": True,
 }
-_SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_SVG: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def check() -> None:
@@ -92,7 +92,13 @@ def draw(axes: Axes, panel: Panel, colours: Mapping[str, Colour]) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE.light)
     axes.tick_params(length=0, colors=MUTED.light, labelsize=9.5)
-    title = {"loc": "left", "color": INK.light, "weight": "bold", "size": 10.5, "pad": 10}
+    title: dict[str, Any] = {
+        "loc": "left",
+        "color": INK.light,
+        "weight": "bold",
+        "size": 10.5,
+        "pad": 10,
+    }
     axes.set_title(panel.title, **title)
     axes.set_xlabel(panel.x_title, color=MUTED.light, size=9.5)
     (_draw_lines if panel.lines else _draw_dots)(axes, panel, colours)
@@ -132,7 +138,9 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
         far = max([0.01, *ends]) * 1.08
         axes.set_xlim(-far, far)
         axes.xaxis.set_major_locator(_ticker().MaxNLocator(5, symmetric=True))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:+.3g}".replace("+0", "0"))
+        axes.xaxis.set_major_formatter(
+            lambda x, _: f"{100 * x:+.3g}".replace("-", "−").replace("+0", "0")
+        )
     elif panel.unit == "share":
         axes.set_xlim(-0.03, 1.03)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
@@ -141,12 +149,19 @@ def _scale_x(axes: Axes, panel: Panel) -> None:
 def _draw_lines(axes: Axes, panel: Panel, colours: Mapping[str, Colour]) -> None:
     xs = sorted({x for one in panel.series for x, _ in one.points})
     at = {x: float(i) if panel.x_scale == "named" else x for i, x in enumerate(xs)}
+    span = max(at.values()) - min(at.values()) or 1
     if panel.x_scale == "log":
         axes.set_xscale("log")
     if panel.log_y:
         axes.set_yscale("log")
-    for one in panel.series:
-        _line(axes, one, at, colours[one.label])
+    middle = (len(panel.series) - 1) / 2
+    for i, one in enumerate(panel.series):
+        # Lines that run together would hide each other: each stands a little aside.
+        aside = (i - middle) * 0.01
+        shifted = {
+            x: y * 20**aside if panel.x_scale == "log" else y + aside * span for x, y in at.items()
+        }
+        _line(axes, one, shifted, colours[one.label])
     axes.grid(axis="y", color=RULE.light, linewidth=0.7)
     axes.set_axisbelow(True)
     _ticks(axes, panel, [at[x] for x in xs], xs)
@@ -310,7 +325,7 @@ def variable(colour: str, colours: Mapping[str, Colour]) -> str:
 
 
 def _signed(found: Measure) -> str:
-    return f"{100 * found.value:+.1f}".replace("-", "−")
+    return f"{100 * found.value:+.1f}".replace("-", "−").replace("+0.0", "0").replace("−0.0", "0")
 
 
 def _short(label: str) -> str:

@@ -31,20 +31,22 @@ def _fold(row: Row, colours: Mapping[str, Colour]) -> str:
     if not any(found.values()):
         return ""
     counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in found.items() if cases)
-    lists = "".join(
-        f'<ul class="cases" aria-label="{kind}">{"".join(map(_case, cases, [kind] * len(cases)))}</ul>'
-        for kind, cases in found.items()
-        if cases
-    )
+    lists = "".join(_list(cases, kind) for kind, cases in found.items() if cases)
     head = f"{swatch(row.label, colours)} <small>{counts}</small>"
     return f"<details><summary>{head}</summary>{lists}</details>"
+
+
+def _list(cases: Sequence[Mapping[str, Any]], kind: str) -> str:
+    items = "".join(_case(case, kind) for case in cases)
+    return f'<ul class="cases" aria-label="{kind}">{items}</ul>'
 
 
 def _cases(row: Row, kind: str) -> list[Mapping[str, Any]]:
     cases = row.mapped("examples").get(kind)
     if not isinstance(cases, list):
         return []
-    return [case for case in cases if isinstance(case, dict)][:SHOWN]
+    kept: list[Mapping[str, Any]] = [case for case in cases if isinstance(case, dict)]
+    return kept[:SHOWN]
 
 
 def _case(case: Mapping[str, Any], kind: str) -> str:

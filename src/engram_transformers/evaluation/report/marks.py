@@ -7,26 +7,29 @@ from typing import Literal
 
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.columns import comparable, described, kind
-from engram_transformers.evaluation.report.sheet import Row, Sheet
+from engram_transformers.evaluation.report.sheet import ENOUGH, Row, Sheet, above, measured
 
 Mark = Literal["best", "tied"]
 RULE = (
     "Bold is the best value of a column; = marks values whose 95 % interval overlaps that of the "
     "best, so that these data do not separate them. References and controls do not compete: the "
-    "bare host was taught nothing, and text/oracle is handed the very fact that is asked for. In "
-    "columns about what was taught nothing is marked unless the best interval lies above that of "
-    "the bare host. Columns with one memory, and metrics of which it is unknown which values are "
-    "good, are not marked."
+    "bare host was taught nothing, and text/oracle is handed the very fact that is asked for. "
+    "Memories compete only with equally many facts taught. In columns about what was taught, "
+    "nothing is marked unless the best interval lies above that of the bare host; for cost, only "
+    f"memories compete that reach {100 * ENOUGH:.0f} % of the best recall. Columns with one "
+    "competitor, and metrics of which it is unknown which values are good, are not marked."
 )
 
 
 def marks(sheet: Sheet, name: str) -> dict[str, Mark]:
     """The marks of a column by label of the row."""
-    found = measured(sheet.contenders, name)
+    # What teaches nothing costs nothing: such a bargain is none.
+    rows = sheet.able if kind(name) == "cost" and sheet.taught else sheet.contenders
+    found = measured(rows, name)
     if len(found) < 2 or not comparable(name):
         return {}
     top = best(found, name)
-    if kind(name) == "recall" and not above(top, sheet.bare and sheet.bare.measure(name)):
+    if kind(name) == "recall" and not above(top, sheet.floor(name)):
         return {}
     return {
         label: "best" if each.value == top.value else "tied"
@@ -44,12 +47,6 @@ def leaders(rows: Sequence[Row], name: str | None) -> list[str]:
     return [label for label, each in found.items() if overlap(each, top)]
 
 
-def measured(rows: Sequence[Row], name: str) -> dict[str, Measure]:
-    """The values of a column by label, where there are any."""
-    found = {row.label: row.measure(name) for row in rows}
-    return {label: each for label, each in found.items() if each is not None}
-
-
 def best(found: Mapping[str, Measure], name: str) -> Measure:
     """The best value; of equal ones that with the narrowest interval."""
     sign = 1 if described(name).best == "low" else -1
@@ -59,8 +56,3 @@ def best(found: Mapping[str, Measure], name: str) -> Measure:
 def overlap(one: Measure, other: Measure) -> bool:
     """Whether two intervals have a point in common."""
     return one.low <= other.high and other.low <= one.high
-
-
-def above(one: Measure, floor: Measure | None) -> bool:
-    """Whether an interval lies above another; so it does where there is no other."""
-    return floor is None or one.low > floor.high

@@ -20,7 +20,9 @@ def origin(results: Sequence[Mapping[str, Any]], sheets: Sequence[Sheet]) -> str
 
 
 def _shared(results: Sequence[Mapping[str, Any]]) -> str:
-    came = [each for each in (result.get("provenance") for result in results) if isinstance(each, dict)]
+    came = [
+        each for each in (result.get("provenance") for result in results) if isinstance(each, dict)
+    ]
     keys = sorted({key for each in came for key in each if key not in _COMMANDS})
     rows = {key: _values([each[key] for each in came if each.get(key) is not None]) for key in keys}
     seconds = [r["seconds"] for r in results if isinstance(r.get("seconds"), int | float)]
@@ -47,7 +49,7 @@ def _values(found: Sequence[object]) -> str:
 def _settings(sheets: Sequence[Sheet]) -> str:
     rows = "".join(
         "<tr>"
-        f'<td>{escape(sheet.title)}</td><td>{escape(row.label)}</td>'
+        f"<td>{escape(sheet.title)}</td><td>{escape(row.label)}</td>"
         f"<td>{escape(_text(row.result.get('n', '–')))}</td>"
         f"<td>{escape(_text(row.result.get('seed', '–')))}</td>"
         f"<td>{escape(str(row.result.get('protocol') or '–'))}</td>"
@@ -58,7 +60,8 @@ def _settings(sheets: Sequence[Sheet]) -> str:
     names = ("task", "memory", "n", "seed", "taught", "options")
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     table = f'<table class="settings"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f"<details><summary>Settings of each result</summary>{scrolled('Settings', table)}</details>"
+    folded = scrolled("Settings of each result", table)
+    return f"<details><summary>Settings of each result</summary>{folded}</details>"
 
 
 def _commands(results: Sequence[Mapping[str, Any]]) -> str:

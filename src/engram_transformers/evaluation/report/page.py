@@ -37,7 +37,9 @@ def drawn(sheets: Sequence[Sheet]) -> dict[str, list[Plot]]:
 
 
 def page(
-    results: Sequence[Mapping[str, Any]], sheets: Sequence[Sheet], found: Mapping[str, Sequence[Plot]]
+    results: Sequence[Mapping[str, Any]],
+    sheets: Sequence[Sheet],
+    found: Mapping[str, Sequence[Plot]],
 ) -> str:
     """The whole page."""
     hues = colours(sheets)
@@ -63,7 +65,13 @@ def lead(results: Sequence[Mapping[str, Any]], sheets: Sequence[Sheet]) -> str:
     roles = list(kept.values())
     memories, others = roles.count("memory"), len(roles) - roles.count("memory")
     counts = sorted({r["n"] for r in results if isinstance(r.get("n"), int)})
-    span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}" if counts else ""
+    span = (
+        f"{counts[0]:,}"
+        if len(counts) == 1
+        else f"{counts[0]:,} to {counts[-1]:,}"
+        if counts
+        else ""
+    )
     seeds = sorted({str(r["seed"]) for r in results if r.get("seed") is not None})
     settings = [f"n {span} a task" if span else "", f"seed {', '.join(seeds)}" if seeds else ""]
     inside = "; ".join(each for each in settings if each)
@@ -124,13 +132,12 @@ def _decide(sheets: Sequence[Sheet], hues: Mapping[str, Colour]) -> str:
 
 
 def _figures(found: Sequence[Plot], hues: Mapping[str, Colour], told: str) -> str:
-    figures = "".join(_figure(plot, hues, len(found) > 1) for plot in found)
+    figures = "".join(_figure(plot, hues) for plot in found)
     return f'<p class="rule">{escape(told)}</p>{figures}' if figures else ""
 
 
-def _figure(plot: Plot, hues: Mapping[str, Colour], several: bool) -> str:
-    # A single panel has the plot's title already.
-    head = f"<h3>{escape(plot.title)}</h3>" if len(plot.panels) > 1 and several else ""
+def _figure(plot: Plot, hues: Mapping[str, Colour]) -> str:
+    head = "" if plot.tasks else f"<h3>{escape(plot.title)}</h3>"
     panels = "".join(
         f"<div>{svg(panel, hues, f'{plot.name}-{i}')}</div>" for i, panel in enumerate(plot.panels)
     )
@@ -149,7 +156,7 @@ def _numbers_of(sheet: Sheet, hues: Mapping[str, Colour]) -> str:
         for reason in map(str, row.mapped("absent").values())
     }
     absent = "".join(f"<li>{escape(each)}</li>" for each in sorted(reasons))
-    listed = f'<details><summary>Why cells are empty</summary><ul>{absent}</ul></details>'
+    listed = f"<details><summary>Why cells are empty</summary><ul>{absent}</ul></details>"
     return f"<h3>{escape(sheet.title)}</h3>{tables.full(sheet, hues)}{listed if absent else ''}"
 
 
@@ -160,6 +167,7 @@ def _hosts(results: Sequence[Mapping[str, Any]]) -> str:
 def _style(hues: Mapping[str, Colour]) -> str:
     fixed = {"ink": INK, "muted": MUTED, "rule": RULE, "paper": PAPER}
     fixed |= {"tint": Colour("#f5f6f8", "#1d2126"), "mark": Colour("#e3f0fa", "#123048")}
+    fixed["shade"] = Colour("#00000026", "#ffffff2e")
     named = {**fixed, **{f"m{i}": each for i, each in enumerate(hues.values())}}
     light = "".join(f"--{name}:{each.light};" for name, each in named.items())
     dark = "".join(f"--{name}:{each.dark};" for name, each in named.items())

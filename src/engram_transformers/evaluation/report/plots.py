@@ -60,6 +60,8 @@ class Plot:
     name: str
     title: str
     panels: tuple[Panel, ...]
+    tasks: bool = False
+    "Whether each panel is a task; else the title is the task, and each panel a metric."
 
 
 def recall(sheets: Iterable[Sheet]) -> list[Plot]:
@@ -153,7 +155,9 @@ def named(*parts: str) -> str:
 
 def _dots(sheet: Sheet, name: str) -> Panel:
     series = tuple(
-        Series(row.label, ((0, found),) if (found := row.measure(name)) else (), row.role == "control")
+        Series(
+            row.label, ((0, found),) if (found := row.measure(name)) else (), row.role == "control"
+        )
         for row in sheet.rows
     )
     measures = [each for one in series for _, each in one.points]
@@ -187,7 +191,7 @@ def _lines(
 
 def _together(name: str, title: str, panels: Iterable[Panel | None]) -> list[Plot]:
     kept = tuple(panel for panel in panels if panel)
-    return [Plot(name, title, kept)] if kept else []
+    return [Plot(name, title, kept, tasks=True)] if kept else []
 
 
 def _difference(sheet: Sheet, name: str) -> Panel | None:
@@ -216,15 +220,17 @@ def _probe(sheet: Sheet, name: str) -> bool:
 def _ages(row: Row) -> tuple[tuple[float, Measure], ...]:
     found = []
     for each in row.listed("retention_by_age"):
-        here, ends = measure(each), (each.get("from"), each.get("to"))
-        if here and all(isinstance(end, int | float) for end in ends):
-            found.append((sum(ends) / 2, here))
+        here, start, end = measure(each), each.get("from"), each.get("to")
+        if here and isinstance(start, int | float) and isinstance(end, int | float):
+            found.append(((start + end) / 2, here))
     return tuple(sorted(found, key=lambda point: point[0]))
 
 
 def _over(points: Iterable[Mapping[str, Any]], name: str) -> tuple[tuple[float, Measure], ...]:
     found = [
-        (float(x), here) for each in points if (x := taught(each)) and (here := measure(each.get(name)))
+        (float(x), here)
+        for each in points
+        if (x := taught(each)) and (here := measure(each.get(name)))
     ]
     return tuple(sorted(found, key=lambda point: point[0]))
 

@@ -37,6 +37,8 @@ ABOUT = {
     "lookup/empty": "control: nothing is taught",
     "wrong": "control: a memory of something else",
 }
+ENOUGH = 0.8
+"Share of the best recall from which a memory counts as one that does the job."
 _UNCHANGED = ("loc_bitexact", "loc_same", "hard_loc", "hard_bitexact")
 
 
@@ -48,7 +50,7 @@ class Row:
     role: Role
     result: Mapping[str, Any]
     note: str = ""
-    "How it was taught, where the rows of a sheet differ in that."
+    "How it was taught, where the memories of a sheet differ in that."
 
     def measure(self, name: str) -> Measure | None:
         """A measured number, or None."""
@@ -84,14 +86,48 @@ class Sheet:
         return ordered(name for row in self.rows for name in row.names)
 
     @property
-    def contenders(self) -> list[Row]:
-        """The memories that are compared; references and controls are not."""
+    def memories(self) -> list[Row]:
+        """The rows that are neither references nor controls."""
         return [row for row in self.rows if row.role == "memory"]
+
+    @property
+    def contenders(self) -> list[Row]:
+        """The memories that are compared: those that were taught equally many facts.
+
+        Fewer facts make a task easier. Of several numbers the largest counts that two memories
+        share; none are compared where no two share one.
+        """
+        counts = [row.result.get("n") for row in self.memories]
+        if len(set(map(str, counts))) < 2:
+            return self.memories
+        shared = [n for n in counts if isinstance(n, int) and counts.count(n) > 1]
+        return [row for row in self.memories if shared and row.result.get("n") == max(shared)]
 
     @property
     def bare(self) -> Row | None:
         """The host without a memory."""
         return next((row for row in self.rows if row.label.startswith(BARE)), None)
+
+    @property
+    def working(self) -> list[Row]:
+        """The contenders whose recall of taught prompts lies above the bare host's."""
+        name = self.taught
+        found = measured(self.contenders, name) if name else {}
+        floor = self.floor(name) if name else None
+        return [
+            row for row in self.contenders if row.label in found and above(found[row.label], floor)
+        ]
+
+    @property
+    def able(self) -> list[Row]:
+        """Those of them that come near the best."""
+        found = measured(self.working, self.taught or "")
+        top = max((each.value for each in found.values()), default=0.0)
+        return [row for row in self.working if found[row.label].value >= ENOUGH * top]
+
+    def floor(self, name: str) -> Measure | None:
+        """The bare host's value, where it was measured."""
+        return self.bare.measure(name) if self.bare else None
 
     @property
     def taught(self) -> str | None:
@@ -133,7 +169,7 @@ class Sheet:
         Rows that were not measured there are left out, but for the bare host, whose numbers
         do not depend on what is taught.
         """
-        counts = [taught(p) for row in self.contenders for p in row.listed("curve")]
+        counts = [taught(p) for row in self.memories for p in row.listed("curve")]
         most = max((count for count in counts if count), default=None)
         if most is None:
             return None
@@ -141,7 +177,7 @@ class Sheet:
         for row in self.rows:
             points = [point for point in row.listed("curve") if taught(point) == most]
             if points:
-                rows.append(replace(row, result=points[0]))
+                rows.append(replace(row, result={**points[0], "n": most}))
             elif row is self.bare:
                 rows.append(row)
         return most, replace(self, rows=tuple(rows))
@@ -185,7 +221,18 @@ def measure(found: object) -> Measure | None:
     value = float(found["value"])
     low, high = (found[k] if _number(found.get(k)) else value for k in ("low", "high"))
     cases = found.get("n")
-    return Measure(value, float(low), float(high), int(cases) if _number(cases) else 0)
+    return Measure(value, float(low), float(high), cases if isinstance(cases, int) else 0)
+
+
+def measured(rows: Sequence[Row], name: str) -> dict[str, Measure]:
+    """The values of a column by label, where there are any."""
+    found = {row.label: row.measure(name) for row in rows}
+    return {label: each for label, each in found.items() if each is not None}
+
+
+def above(one: Measure, floor: Measure | None) -> bool:
+    """Whether an interval lies above another; so it does where there is no other."""
+    return floor is None or one.low > floor.high
 
 
 def _number(found: object) -> bool:
@@ -193,26 +240,38 @@ def _number(found: object) -> bool:
 
 
 def _rows(results: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
-    protocols = {result.get("protocol") for result in results} - {None}
     rows: dict[str, Row] = {}
     for result in results:
         name = _name(result)
         # Two results of one memory are told apart by what differs, at last by their number.
         twins = [one for one in results if _name(one) == name]
-        differing = [key for key in ("protocol", "n", "seed") if len({str(o.get(key)) for o in twins}) > 1]
+        differing = [
+            key for key in ("protocol", "n", "seed") if len({str(o.get(key)) for o in twins}) > 1
+        ]
         label = ", ".join([name, *(f"{key} {result.get(key)}" for key in differing)])
         if label in rows:
             label = f"{label} #{sum(each.startswith(label) for each in rows) + 1}"
-        note = str(result.get("protocol") or "") if len(protocols) > 1 else ""
-        rows[label] = Row(label, _role(result, name), result, note)
+        rows[label] = Row(label, _role(result, name), result, _note(result, results))
     return tuple(sorted(rows.values(), key=_order))
+
+
+def _note(result: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+    protocol, n = result.get("protocol"), result.get("n")
+    words: list[str] = []
+    if _name(result) == BARE:
+        return ""
+    if len({each.get("n") for each in among if _name(each) not in (BARE, ORACLE)}) > 1:
+        words.append(f"{n:,} facts" if isinstance(n, int) else "")
+    if len({each.get("protocol") for each in among} - {None}) > 1:
+        words.append(str(protocol or ""))
+    return ", ".join(word for word in words if word)
 
 
 def _name(result: Mapping[str, Any]) -> str:
     memory, variant = str(result["memory"]), str(result.get("variant") or "default")
     name = memory if variant == "default" else f"{memory}/{variant}"
     control = result.get("control")
-    if control and control != variant:
+    if control and control not in (memory, variant):
         name = f"{name}/{control}"
     return BARE if name == "none" else name
 

@@ -91,7 +91,9 @@ def swatch(label: str, colours: Mapping[str, Colour]) -> str:
 
 def scrolled(name: str, table: str) -> str:
     """A table that scrolls by itself, also from the keyboard, and leaves the page where it is."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">{table}</div>'
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">{table}</div>'
+    )
 
 
 def _table(
@@ -104,7 +106,9 @@ def _table(
         some = [rows[label] for label in labels(sheets) if rows[label].role == role]
         if some:
             span = sum(len(columns) for _, columns in groups)
-            head = f'<tr class="role"><th scope="rowgroup">{title}</th><td colspan="{span}"></td></tr>'
+            head = (
+                f'<tr class="role"><th scope="rowgroup">{title}</th><td colspan="{span}"></td></tr>'
+            )
             body = "".join(_row(row, groups, colours) for row in some)
             parts.append(f'<tbody class="{role}">{head if title else ""}{body}</tbody>')
     return scrolled(name, f"<table>{_head(groups)}{''.join(parts)}</table>")
@@ -128,14 +132,22 @@ def _column_head(column: Column, first: bool) -> str:
     cases = f"<small>n {column.n:,}</small>" if column.n else ""
     return (
         f'<th scope="col"{_first(first)} title="{escape(found.meaning)}">'
-        f"{escape(found.title)}{low}{cases}</th>"
+        f"{escape(found.title).replace('-', '‑')}{low}{cases}</th>"
     )
 
 
 def _row(row: Row, groups: Groups, colours: Mapping[str, Colour]) -> str:
     note = f"<small>{escape(row.note)}</small>" if row.note else ""
+    # Where tasks stand side by side, what a row was taught differs from cell to cell.
+    note = (
+        note
+        if len({column.sheet.title for _, columns in groups for column in columns}) == 1
+        else ""
+    )
     cells = "".join(
-        _value(row.label, column, i == 0) for _, columns in groups for i, column in enumerate(columns)
+        _value(row.label, column, i == 0)
+        for _, columns in groups
+        for i, column in enumerate(columns)
     )
     return f'<tr><th scope="row">{swatch(row.label, colours)}{note}</th>{cells}</tr>'
 
@@ -153,11 +165,11 @@ def _value(label: str, column: Column, first: bool) -> str:
         "best": f"<b>{value}</b>",
         "tied": f'{value}<span title="tied with the best"> =</span>',
     }.get(mark or "", value)
-    return f"<td{_first(first, mark or '')}>{shown}{_details(found, column)}</td>"
+    return f"<td{_first(first, mark or '')}>{shown}{_details(found, column, row.note)}</td>"
 
 
-def _details(found: Measure, column: Column) -> str:
-    parts = [interval(found, column.unit)]
+def _details(found: Measure, column: Column, note: str) -> str:
+    parts = [interval(found, column.unit), escape(note)]
     if column.n is None and found.n:
         parts.append(f"n {found.n:,}")
     return "".join(f"<small>{part}</small>" for part in parts if part)
