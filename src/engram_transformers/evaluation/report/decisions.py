@@ -35,10 +35,10 @@ RULE = (
     "whose recall of taught prompts lies, interval against interval, above the bare host are "
     "considered, and from the third column on only those that reach "
     f"{100 * ENOUGH:.0f} % of the best recall. “Leaves the rest unchanged” needs "
-    f"{100 * UNCHANGED:.0f} % of the prompts, “forgets exactly” needs all of them. “Use” starts from the "
-    "best on other wordings (on taught prompts, where no others were asked); ties are broken by "
-    "taught prompts, then by what stays unchanged, then by forgetting; what is still tied is named "
-    "together. Cost does not decide: that trade is yours."
+    f"{100 * UNCHANGED:.0f} % of the prompts, “forgets exactly” needs all of them. “Use” starts "
+    "from the best on other wordings (on taught prompts, where no others were asked); ties are "
+    "broken by taught prompts, then by what stays unchanged, then by forgetting; what is still "
+    "tied is named together. Cost does not decide: that trade is yours."
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -70,7 +71,9 @@ def png(plot: Plot, colours: Mapping[str, Colour], path: Path) -> None:
     with _figure(*whole, plot.name) as figure:
         figure.patch.set_facecolor("#ffffff")
         at = 1 - 10 / whole[1]
-        figure.text(10 / whole[0], at, plot.title, va="top", weight="bold", color=INK.light)
+        figure.text(
+            10 / whole[0], at, _short(plot.title, 60), va="top", weight="bold", color=INK.light
+        )
         for i, panel in enumerate(plot.panels):
             own = sizes[i][1]
             corner = (i % across * width, whole[1] - TOP - i // across * height - own)
@@ -99,7 +102,7 @@ def draw(axes: Axes, panel: Panel, colours: Mapping[str, Colour]) -> None:
         "size": 10.5,
         "pad": 10,
     }
-    axes.set_title(panel.title, **title)
+    axes.set_title(_short(panel.title, 60), **title)
     axes.set_xlabel(panel.x_title, color=MUTED.light, size=9.5)
     (_draw_lines if panel.lines else _draw_dots)(axes, panel, colours)
 
@@ -292,7 +295,9 @@ def _figure(width: float, height: float, salt: str) -> Iterator[Figure]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Labels in scripts that the font lacks are boxes in the PNG; the page has its own fonts.
+        warnings.filterwarnings("ignore", message="Glyph")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": salt})
         yield Figure(figsize=(width / 72, height / 72))
@@ -328,8 +333,10 @@ def _signed(found: Measure) -> str:
     return f"{100 * found.value:+.1f}".replace("-", "−").replace("+0.0", "0").replace("−0.0", "0")
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 20 else f"{label[:19]}…"
+def _short(label: str, most: int = 20) -> str:
+    """One line of a label; what fonts cannot show would break the drawing."""
+    line = " ".join("".join(each if each.isprintable() else " " for each in label).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _ticker() -> Any:

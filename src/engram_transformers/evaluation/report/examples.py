@@ -22,7 +22,8 @@ def examples(sheets: Sequence[Sheet], colours: Mapping[str, Colour]) -> str:
     for sheet in sheets:
         folds = "".join(_fold(row, colours) for row in sheet.rows)
         if folds:
-            parts.append(f"<h3>{escape(sheet.title)}</h3>{folds}")
+            head = f"<summary><b>{escape(sheet.title)}</b></summary>"
+            parts.append(f"<details>{head}{folds}</details>")
     return "".join(parts)
 
 

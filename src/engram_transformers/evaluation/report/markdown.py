@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from engram_transformers.evaluation.report.columns import described, interval, unit, written
 from engram_transformers.evaluation.report.marks import Mark, marks
-from engram_transformers.evaluation.report.sheet import Row, Sheet, labels, sheets
+from engram_transformers.evaluation.report.sheet import Row, Sheet, host, labels, sheets
 
 _NOTE = (
-    "95 % intervals are small; shares in percent. **Bold**: best of its column; =: its interval "
+    "Shares in percent, 95 % intervals small. **Bold**: best of its column; =: its interval "
     "overlaps that of the best. *Italic* rows are references and controls, which do not compete."
 )
 
@@ -18,7 +19,7 @@ _NOTE = (
 def master_table(results: Sequence[Mapping[str, Any]]) -> str:
     """GitHub Markdown: a row a memory, the few metrics that stand for each task as columns."""
     found = sheets(results)
-    columns = [(sheet, name) for sheet in found for name in sheet.chosen]
+    columns = [(sheet, name) for sheet in found for name in _few(sheet)]
     roles = {row.label: row.role for sheet in found for row in sheet.rows}
     lines = [
         _line(["memory", *(_head(sheet, name) for sheet, name in columns)]),
@@ -32,7 +33,13 @@ def master_table(results: Sequence[Mapping[str, Any]]) -> str:
             for (sheet, metric), here in zip(columns, marked, strict=True)
         )
         lines.append(_line([name, *cells]))
-    return "\n".join([*lines, "", _NOTE])
+    hosts = _plain(" and ".join(sorted({host(result) for result in results})))
+    return "\n".join([*lines, "", f"Measured on {hosts}. {_NOTE}"])
+
+
+def _few(sheet: Sheet) -> list[str]:
+    """Probes have one place in a table that is about what is taught."""
+    return sheet.chosen if sheet.taught else sheet.chosen[:1]
 
 
 def _head(sheet: Sheet, name: str) -> str:
@@ -51,13 +58,14 @@ def _cases(sheet: Sheet, name: str) -> str:
 def _cell(sheet: Sheet, name: str, label: str, marked: Mapping[str, Mark]) -> str:
     row = next((row for row in sheet.rows if row.label == label), None)
     found = row.measure(name) if row else None
-    if found is None:
+    if row is None or found is None:
         return ""
     of = unit(name, _measures(sheet.rows, name))
     value = written(found.value, of)
     mark = marked.get(label)
     value = f"**{value}**" if mark == "best" else f"{value} =" if mark == "tied" else value
-    return f"{value} <sub>{interval(found, of)}</sub>".replace(" <sub></sub>", "")
+    beside = ", ".join(each for each in (interval(found, of), _plain(row.note)) if each)
+    return f"{value} <sub>{beside}</sub>" if beside else value
 
 
 def _measures(rows: Sequence[Row], name: str) -> list[Any]:
@@ -70,6 +78,6 @@ def _line(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is."""
-    for sign in "\\`*_|<>[]":
+    for sign in "\\`*_|[]":
         text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    return " ".join(escape(text, quote=False).split())

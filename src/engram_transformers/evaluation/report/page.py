@@ -93,11 +93,14 @@ def _sections(
     yield "decide", "Which memory for which facts", _decide(sheets, hues)
     told = f"Answers to taught prompts, answers to other wordings, prompts left alone. {_DOTS}"
     yield "recall", "Taught, understood, contained", _figures(found["recall"], hues, told)
-    told = "Facts that were right just after teaching and still are, by how many were taught since."
+    told = "Facts that are right after all teaching, by how many were taught since."
     yield "retention", "Retention over age", _figures(found["retention"], hues, told)
     told = "The same questions with more and more facts taught. Vertical lines are 95 % intervals."
     yield "many", "Accuracy against number of facts", _figures(found["many"], hues, told)
-    told = "What one fact and one token cost as facts grow in number. Both axes are logarithmic."
+    told = (
+        "What one fact and one token cost as facts grow in number. Both axes are logarithmic; "
+        "what costs nothing has no place on them."
+    )
     yield "cost", "Cost against number of facts", _figures(found["cost"], hues, told)
     yield "harm", "Harm to what the host could do", _figures(found["harm"], hues, _HARM)
     told = "The question stands after so many tokens of other text."
@@ -157,7 +160,13 @@ def _numbers_of(sheet: Sheet, hues: Mapping[str, Colour]) -> str:
     }
     absent = "".join(f"<li>{escape(each)}</li>" for each in sorted(reasons))
     listed = f"<details><summary>Why cells are empty</summary><ul>{absent}</ul></details>"
-    return f"<h3>{escape(sheet.title)}</h3>{tables.full(sheet, hues)}{listed if absent else ''}"
+    folds = f"{listed if absent else ''}{_categories(sheet, hues)}"
+    return f"<h3>{escape(sheet.title)}</h3>{tables.full(sheet, hues)}{folds}"
+
+
+def _categories(sheet: Sheet, hues: Mapping[str, Colour]) -> str:
+    found = tables.categories(sheet, hues)
+    return f"<details><summary>By category</summary>{found}</details>" if found else ""
 
 
 def _hosts(results: Sequence[Mapping[str, Any]]) -> str:

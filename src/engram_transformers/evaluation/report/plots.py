@@ -89,10 +89,11 @@ def curves(sheets: Iterable[Sheet], *, cost: bool) -> list[Plot]:
     for sheet in sheets:
         points = [point for row in sheet.rows for point in row.listed("curve") if taught(point)]
         names = ordered(name for point in points for name in point if measure(point[name]))
-        panels = [_curve(sheet, name) for name in names if (kind(name) == "cost") is cost]
+        some = [_curve(sheet, name) for name in names if (kind(name) == "cost") is cost]
+        panels = tuple(panel for panel in some if panel.series)
         title = "cost" if cost else "accuracy"
         if panels:
-            found.append(Plot(named(title, sheet.title), sheet.title, tuple(panels)))
+            found.append(Plot(named(title, sheet.title), sheet.title, panels))
     return found
 
 
@@ -165,21 +166,31 @@ def _dots(sheet: Sheet, name: str) -> Panel:
 
 
 def _curve(sheet: Sheet, name: str) -> Panel:
-    series = [
+    costs = kind(name) == "cost"
+    found = [
         Series(row.label, _over(row.listed("curve"), name), row.role == "control")
         for row in sheet.rows
     ]
+    series = [_level(one, sheet, name, found) for one in found]
+    if costs:
+        series = [_positive(one) for one in series]
     measures = [each for one in series for _, each in one.points]
-    log_y = kind(name) == "cost" and all(each.value > 0 and each.low > 0 for each in measures)
     return Panel(
-        described(name).title,
+        described(name).meaning if costs else described(name).title,
         unit(name, measures),
         tuple(one for one in series if one.points),
         x_title="facts taught",
         x_scale="log",
         lines=True,
-        log_y=log_y,
+        log_y=costs,
     )
+
+
+def _positive(one: Series) -> Series:
+    """What has a place on a logarithmic axis."""
+    kept = ((x, each) for x, each in one.points if each.value > 0)
+    lows = ((x, replace(each, low=each.low if each.low > 0 else each.value)) for x, each in kept)
+    return replace(one, points=tuple(lows))
 
 
 def _lines(
@@ -187,6 +198,15 @@ def _lines(
 ) -> Panel | None:
     kept = tuple(one for one in series if one.points)
     return Panel(title, "share", kept, x_title, scale, lines=True) if kept else None
+
+
+def _level(one: Series, sheet: Sheet, name: str, among: Sequence[Series]) -> Series:
+    """The bare host, which was taught nothing, as a level line where it has no curve."""
+    found = sheet.floor(name)
+    if one.points or not found or not sheet.bare or one.label != sheet.bare.label:
+        return one
+    xs = [x for each in among for x, _ in each.points]
+    return replace(one, points=((min(xs), found), (max(xs), found)))
 
 
 def _together(name: str, title: str, panels: Iterable[Panel | None]) -> list[Plot]:

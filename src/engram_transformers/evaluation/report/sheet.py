@@ -260,9 +260,9 @@ def _note(result: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
     words: list[str] = []
     if _name(result) == BARE:
         return ""
-    if len({each.get("n") for each in among if _name(each) not in (BARE, ORACLE)}) > 1:
+    if len({str(each.get("n")) for each in among if _name(each) not in (BARE, ORACLE)}) > 1:
         words.append(f"{n:,} facts" if isinstance(n, int) else "")
-    if len({each.get("protocol") for each in among} - {None}) > 1:
+    if len({str(each["protocol"]) for each in among if each.get("protocol")}) > 1:
         words.append(str(protocol or ""))
     return ", ".join(word for word in words if word)
 

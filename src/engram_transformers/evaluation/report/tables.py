@@ -13,6 +13,7 @@ from engram_transformers.evaluation.report.columns import (
     described,
     interval,
     kind,
+    ordered,
     unit,
     written,
 )
@@ -20,7 +21,7 @@ from engram_transformers.evaluation.report.decisions import NEEDS, Cell, Decisio
 from engram_transformers.evaluation.report.drawing import variable
 from engram_transformers.evaluation.report.marks import Mark, marks
 from engram_transformers.evaluation.report.palette import Colour
-from engram_transformers.evaluation.report.sheet import Row, Sheet, labels
+from engram_transformers.evaluation.report.sheet import Row, Sheet, labels, measure
 
 _ROLES = {
     "memory": "",
@@ -70,6 +71,42 @@ def full(sheet: Sheet, colours: Mapping[str, Colour]) -> str:
         for each, title in KINDS.items()
     ]
     return _table(f"All numbers of {sheet.title}", [sheet], groups, colours)
+
+
+def categories(sheet: Sheet, colours: Mapping[str, Colour]) -> str:
+    """A table for each metric that was split by category: a row a memory."""
+    found: dict[str, dict[str, dict[str, Measure]]] = {}
+    for row in sheet.rows:
+        for name, split in row.mapped("categories").items():
+            for category, each in split.items() if isinstance(split, dict) else ():
+                here = measure(each)
+                if here:
+                    found.setdefault(name, {}).setdefault(category, {})[row.label] = here
+    return "".join(_split(name, found[name], sheet, colours) for name in ordered(found))
+
+
+def _split(
+    name: str,
+    found: Mapping[str, Mapping[str, Measure]],
+    sheet: Sheet,
+    colours: Mapping[str, Colour],
+) -> str:
+    of = unit(name, [each for some in found.values() for each in some.values()])
+    heads = "".join(f'<th scope="col">{escape(category)}</th>' for category in sorted(found))
+    title = described(name).title
+    rows = ""
+    for label in (row.label for row in sheet.rows if any(row.label in f for f in found.values())):
+        cells = "".join(_plain_cell(found[each].get(label), of) for each in sorted(found))
+        rows += f'<tr><th scope="row">{swatch(label, colours)}</th>{cells}</tr>'
+    head = f'<thead><tr><th scope="col">{escape(title)}</th>{heads}</tr></thead>'
+    return scrolled(f"{title} by category", f"<table>{head}<tbody>{rows}</tbody></table>")
+
+
+def _plain_cell(found: Measure | None, of: str) -> str:
+    if found is None:
+        return '<td class="none">–</td>'
+    cases = f"<small>n {found.n:,}</small>" if found.n else ""
+    return f"<td>{written(found.value, of)}<small>{interval(found, of)}</small>{cases}</td>"
 
 
 def decided(found: Sequence[Decision], colours: Mapping[str, Colour]) -> str:
