@@ -295,7 +295,7 @@ def test_the_decision_follows_the_numbers() -> None:
     assert (found.job, found.use, found.compared) == ("single questions", ("lookup",), 7)
     named = {need: list(cell.named) for need, cell in found.cells.items()}
     assert named["unchanged"] == ["lookup"] and named["forgets"] == ["lookup", "text/retrieval"]
-    assert named["cheapest"] == ["text/retrieval"] and named["fastest"] == ["lookup", "fine_tune"]
+    assert named["cheapest"] == ["text/retrieval"] and named["fastest"] == ["fine_tune", "lookup"]
     assert decision(("lora", "gen_gen", 1.0), ("lookup", "gen_gen", 0.9)).use == ("lora",)
     fast = decision(("lora", "ms_per_token", 10)).cells["fastest"]
     assert list(fast.named) == ["lora"]

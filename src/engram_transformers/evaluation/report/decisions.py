@@ -31,14 +31,14 @@ NEEDS = {
     "fastest": "fastest to decode",
 }
 RULE = (
-    "Each cell names the best memory and all whose 95 % interval overlaps its own. Only memories "
-    "whose recall of taught prompts lies, interval against interval, above the bare host are "
-    "considered, and from the third column on only those that reach "
-    f"{100 * ENOUGH:.0f} % of the best recall. “Leaves the rest unchanged” needs "
-    f"{100 * UNCHANGED:.0f} % of the prompts, “forgets exactly” needs all of them. “Use” starts "
-    "from the best on other wordings (on taught prompts, where no others were asked); ties are "
-    "broken by taught prompts, then by what stays unchanged, then by forgetting; what is still "
-    "tied is named together. Cost does not decide: that trade is yours."
+    "Each cell names the best memory and all whose 95 % interval overlaps its own, with their "
+    "values. Only memories whose recall of taught prompts lies, interval against interval, above "
+    "the bare host are considered; in the columns after “best on other wordings” only those that "
+    f"reach {100 * ENOUGH:.0f} % of the best recall. “Leaves the rest unchanged” needs "
+    f"{100 * UNCHANGED:.0f} % of the prompts, “forgets exactly” all of them. “Use” starts from "
+    "the best on other wordings (on taught prompts, where no others were asked); ties are broken "
+    "by taught prompts, then by what stays unchanged, then by forgetting; what is still tied is "
+    "named together. Cost does not decide: that trade is yours."
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from engram_transformers.evaluation.report.columns import described, interval, unit, written
 from engram_transformers.evaluation.report.marks import Mark, marks
-from engram_transformers.evaluation.report.sheet import Row, Sheet, host, labels, sheets
+from engram_transformers.evaluation.report.sheet import Sheet, host, labels, measured, sheets
 
 _NOTE = (
     "Shares in percent, 95 % intervals small. **Bold**: best of its column; =: its interval "
@@ -60,16 +60,12 @@ def _cell(sheet: Sheet, name: str, label: str, marked: Mapping[str, Mark]) -> st
     found = row.measure(name) if row else None
     if row is None or found is None:
         return ""
-    of = unit(name, _measures(sheet.rows, name))
+    of = unit(name, measured(sheet.rows, name).values())
     value = written(found.value, of)
     mark = marked.get(label)
     value = f"**{value}**" if mark == "best" else f"{value} =" if mark == "tied" else value
     beside = ", ".join(each for each in (interval(found, of), _plain(row.note)) if each)
     return f"{value} <sub>{beside}</sub>" if beside else value
-
-
-def _measures(rows: Sequence[Row], name: str) -> list[Any]:
-    return [found for row in rows if (found := row.measure(name))]
 
 
 def _line(cells: Sequence[str]) -> str:

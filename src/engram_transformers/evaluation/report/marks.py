@@ -39,12 +39,14 @@ def marks(sheet: Sheet, name: str) -> dict[str, Mark]:
 
 
 def leaders(rows: Sequence[Row], name: str | None) -> list[str]:
-    """The best of some rows and all that are tied with it; none if nothing was measured."""
+    """The best of some rows and all that are tied with it, from the best value down."""
     found = measured(rows, name) if name else {}
     if not found or name is None:
         return []
     top = best(found, name)
-    return [label for label, each in found.items() if overlap(each, top)]
+    sign = 1 if described(name).best == "low" else -1
+    ranked = sorted(found, key=lambda label: sign * found[label].value)
+    return [label for label in ranked if overlap(found[label], top)]
 
 
 def best(found: Mapping[str, Measure], name: str) -> Measure:

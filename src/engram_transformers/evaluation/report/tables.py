@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 from engram_transformers.evaluation.metrics import Measure
@@ -21,7 +22,7 @@ from engram_transformers.evaluation.report.decisions import NEEDS, Cell, Decisio
 from engram_transformers.evaluation.report.drawing import variable
 from engram_transformers.evaluation.report.marks import Mark, marks
 from engram_transformers.evaluation.report.palette import Colour
-from engram_transformers.evaluation.report.sheet import Row, Sheet, labels, measure
+from engram_transformers.evaluation.report.sheet import Row, Sheet, labels, measure, measured
 
 _ROLES = {
     "memory": "",
@@ -36,17 +37,22 @@ class Column:
 
     sheet: Sheet
     name: str
-    unit: str = field(init=False)
-    n: int | None = field(init=False)
-    "The number of cases, where all rows share it."
-    marks: dict[str, Mark] = field(init=False)
 
-    def __post_init__(self) -> None:
-        measures = [found for row in self.sheet.rows if (found := row.measure(self.name))]
-        counts = {found.n for found in measures if found.n}
-        object.__setattr__(self, "unit", unit(self.name, measures))
-        object.__setattr__(self, "n", counts.pop() if len(counts) == 1 else None)
-        object.__setattr__(self, "marks", marks(self.sheet, self.name))
+    @cached_property
+    def unit(self) -> str:
+        """The unit that suits all values of the column."""
+        return unit(self.name, measured(self.sheet.rows, self.name).values())
+
+    @cached_property
+    def n(self) -> int | None:
+        """The number of cases, where all rows share it."""
+        counts = {found.n for found in measured(self.sheet.rows, self.name).values() if found.n}
+        return counts.pop() if len(counts) == 1 else None
+
+    @cached_property
+    def marks(self) -> dict[str, Mark]:
+        """The marks by label of the row."""
+        return marks(self.sheet, self.name)
 
 
 Groups = Sequence[tuple[str, Sequence[Column]]]
