@@ -39,6 +39,7 @@ COMMANDS = {
     "stats": "counts and sizes of a memory",
     "eval": "teach a memory a task's facts and measure it",
     "compare": "run many experiments and keep their results",
+    "report": "write a page of tables and plots from stored results",
     "models": "models that are on this machine",
 }
 _EXAMPLES = """examples:

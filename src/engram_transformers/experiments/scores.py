@@ -133,17 +133,20 @@ def compare(
 def retention(
     cases: Sequence[Answered], held: Mapping[str, bool], order: Sequence[str]
 ) -> dict[str, Any]:
-    """Facts that were right when they were taught: are they right after all the others?"""
+    """Facts that were right when they were taught: are they right after all the others?
+
+    Ages are numbers of facts that were taught since, the youngest first.
+    """
     right = {case.fact: case.exact for case in cases}
     ages = [id for id in order if held.get(id) and id in right]
     parts = [ages[i * len(ages) // AGES : (i + 1) * len(ages) // AGES] for i in range(AGES)]
-    place = {id: at for at, id in enumerate(order)}
+    since = {id: len(order) - 1 - at for at, id in enumerate(order)}
     return {
         "retention": rate(right[id] for id in ages),
         "retention_by_age": [
-            {"from": place[part[0]], "to": place[part[-1]]}
+            {"from": since[part[-1]], "to": since[part[0]]}
             | rate(right[id] for id in part).as_dict()
-            for part in parts
+            for part in reversed(parts)
             if part
         ],
     }
