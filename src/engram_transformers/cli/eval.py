@@ -50,6 +50,14 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--silent", type=positive, default=300, metavar="N", help="silent prompts a group, at most"
     )
+    parser.add_argument(
+        "--protocol",
+        choices=("sequential", "together"),
+        help="facts one by one or all at once (default: one by one where the memory can)",
+    )
+    parser.add_argument(
+        "--after", default="zsre", metavar="TASK", help="for probes: the facts that are taught"
+    )
     parser.add_argument("--no-check", action="store_true", help="teach without checking")
     parser.add_argument(
         "-o",
@@ -113,6 +121,8 @@ def _experiment(args: argparse.Namespace) -> Experiment:
         asked=args.asked,
         points=_points(args.points),
         distractors=args.distractors,
+        protocol=args.protocol,
+        after=args.after,
     )
 
 

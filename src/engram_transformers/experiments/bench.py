@@ -97,7 +97,7 @@ class Bench:
             "experiment": experiment.as_dict(),
             "digest": experiment.digest,
             "seconds": round(time.perf_counter() - started, 1),
-            "provenance": provenance(self.host),
+            "provenance": {**provenance(self.host), "command": experiment.command},
         }
         return Outcome(result, records)
 
@@ -120,7 +120,7 @@ class Bench:
             more, silence = scores.silence(self.host, group, prompts, bare, form=task.form)
             found |= more
             records += silence
-        found |= {"n": len(task.facts), "examples": _examples(cases)}
+        found |= {"n": len(task.facts), "examples": _examples(cases), "data": task.source}
         if memory is not None:
             found |= self._of_memory(memory, taught, task, cases)
         return found, records

@@ -36,11 +36,13 @@ def provenance(host: Host) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit that was measured, marked where files differ from it."""
-    here = Path(__file__).parent
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():  # installed: whatever repository is around is not ours
+        return os.environ.get("ENGRAM_COMMIT")
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,

@@ -77,6 +77,20 @@ class Experiment:
         return {**dataclasses.asdict(self), "points": list(self.points)}
 
     @property
+    def command(self) -> str:
+        """The command line that runs it by itself."""
+        given = [f"--memory {self.memory}", "--all" if self.n is None else f"--n {self.n}"]
+        given += [f"--set {name}={value}" for name, value in self.options.items()]
+        given += ["--no-check"] if not self.check else []
+        given += [f"--points {','.join(map(str, self.points))}"] if self.points else []
+        defaults = Experiment(self.task, self.memory)
+        for name in ("seed", "control", "protocol", "asked", "silent", "distractors", "after"):
+            value = getattr(self, name)
+            if value != getattr(defaults, name):
+                given.append(f"--{name} {value}")
+        return " ".join(["engram eval", self.task, *given])
+
+    @property
     def digest(self) -> str:
         """Changes with anything that decides about the numbers."""
         text = json.dumps(self.as_dict(), sort_keys=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 from cases import FACTS, SILENT, host_of
 from engram_transformers import registry
+from engram_transformers.cli.main import parser_of
 from engram_transformers.evaluation.answers import answered, forced, loops
 from engram_transformers.evaluation.task import Question, Task
 from engram_transformers.experiments import bench as benches
@@ -143,3 +145,23 @@ def test_an_answer_is_right_if_any_accepted_one_is_said() -> None:
 def test_the_end_is_no_token_of_the_answer() -> None:
     assert forced([7, 8, 1], [7, 9, 1], stop=1) == 0.5
     assert forced([1], [1], stop=1) == 1.0
+
+
+def test_the_command_of_an_experiment_makes_the_same_experiment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Experiment(
+        "zsre",
+        "text",
+        n=None,
+        seed=3,
+        options={"mode": "oracle"},
+        asked=5,
+        points=(1, 2),
+        check=False,
+    )
+    module = import_module("engram_transformers.cli.eval")
+    words = made.command.split()[2:]
+    args = parser_of("eval").read(words)
+    again = module._experiment(args)
+    assert again.as_dict() | {"variant": "default"} == made.as_dict()
