@@ -184,7 +184,7 @@ class Bench:
             memory.teach(others, check=False, progress=self._ticker("distractors", len(others)))
         for size, facts in _portions(experiment, lesson(experiment, task)):
             self._teach_portion(memory, facts, experiment, taught)
-            if size in experiment.points:
+            if experiment.points:
                 taught.curve.append(self._point(memory, task, size, taught))
         _tell(memory, task)
         return memory, taught
