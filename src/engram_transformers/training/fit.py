@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.nn import functional
 from engram_transformers.attach import prompt_ends
 from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
+from engram_transformers.evaluation.generate import common_prefix
 from engram_transformers.memory import Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
@@ -33,6 +33,8 @@ FLOOR = 0.1
 "Share of the highest learning rate that is left in the last step."
 CLIP = 1.0
 "Length that a gradient is cut to."
+LEAST = 60
+"Steps that a training has at least, if it needs them: a few facts make few steps an epoch."
 ROOM = 2 * 2**30
 "Bytes of states that are kept at most; batches beyond are run whole."
 
@@ -59,7 +61,10 @@ class Fit:
 class _Batch:
     """Questions that are trained in one step, padded on the right."""
 
-    call: dict[str, Tensor]
+    ids: Tensor
+    "(rows, time), without what all questions begin with."
+    mask: Tensor
+    "(rows, time): 0 where there is padding."
     prompt_ends: tuple[int, ...]
     at: tuple[Tensor, Tensor]
     "Rows and columns of the states that predict answers."
@@ -93,7 +98,7 @@ def fit(
     schedule = schedule or memory.schedule
     trials = trials_of(facts, tokens)
     with _alone(adapter.model, memory), torch.enable_grad():
-        run = _Run(adapter, memory, schedule, _batches(trials, adapter, schedule))
+        run = _Run(adapter, memory, schedule, trials)
         return run.until_exact(progress)
 
 
@@ -112,12 +117,15 @@ def trials_of(facts: Iterable[Fact], tokens: HostTokens) -> list[Trial]:
 
 class _Run:
     def __init__(
-        self, adapter: Adapter, memory: Trainable, schedule: Schedule, batches: list[_Batch]
+        self, adapter: Adapter, memory: Trainable, schedule: Schedule, trials: Sequence[Trial]
     ) -> None:
         self.adapter, self.memory, self.schedule = adapter, memory, schedule
-        self.batches, self.parameters = batches, list(memory.parameters())
-        self.late = LatePass(adapter, memory.first_block)
-        self.steps = schedule.epochs * len(batches)
+        self.parameters = list(memory.parameters())
+        prefix = common_prefix([trial.prompt for trial in trials])
+        self.late = LatePass(adapter, memory.first_block, prefix=prefix)
+        self.batches = _batches(trials, adapter, schedule, skip=len(prefix))
+        self.epochs = max(schedule.epochs, -(-LEAST // max(1, len(self.batches))))
+        self.steps = self.epochs * len(self.batches)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, weight_decay=0.0
         )
@@ -130,7 +138,7 @@ class _Run:
     def until_exact(self, progress: Callable[[int, int], None]) -> Fit:
         started = time.perf_counter()
         self._keep()
-        for _ in range(self.schedule.epochs if self.batches else 0):
+        for _ in range(self.epochs if self.batches else 0):
             self._epoch(progress)
             if self.exact == 1:
                 break
@@ -141,7 +149,7 @@ class _Run:
             losses=tuple(self.losses),
             exact=self.exact,
             parameters=sum(p.numel() for p in self.parameters),
-            late=self.late.works,
+            late=self.late.late,
             seconds=time.perf_counter() - started,
         )
 
@@ -154,7 +162,7 @@ class _Run:
         room = ROOM
         for batch in self.batches:
             if room > 0:
-                batch.below = self.late.keep(batch.call)
+                batch.below = self.late.keep(batch.ids, batch.mask)
                 room -= 0 if batch.below is None else batch.below.states.nbytes
 
     def _epoch(self, progress: Callable[[int, int], None]) -> None:
@@ -173,7 +181,7 @@ class _Run:
     def _step(self, batch: _Batch, *, good: Mapping[str, Tensor]) -> tuple[float, int]:
         """One step: the loss before it, and how many answers were exact."""
         with prompt_ends(self.adapter.model, batch.prompt_ends):
-            states = self.late(batch.call, batch.below)
+            states = self.late(batch.ids, batch.mask, batch.below)
         logits = self.adapter.logits(states[batch.at])
         loss = functional.cross_entropy(logits, batch.wanted)
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,31 +237,33 @@ def _alone(model: nn.Module, memory: Trainable) -> Iterator[None]:
             parameter.grad = None
 
 
-def _batches(trials: Sequence[Trial], adapter: Adapter, schedule: Schedule) -> list[_Batch]:
+def _batches(
+    trials: Sequence[Trial], adapter: Adapter, schedule: Schedule, *, skip: int
+) -> list[_Batch]:
     """Trials of like length side by side; which of them, among equals, the seed decides."""
     noise = torch.Generator().manual_seed(schedule.seed)
     mixed = torch.randperm(len(trials), generator=noise).tolist()
     order = sorted(mixed, key=lambda i: len(trials[i].prompt) + len(trials[i].answer))
     groups = [order[i : i + schedule.batch] for i in range(0, len(order), schedule.batch)]
-    return [_batch([trials[i] for i in group], adapter.device) for group in groups]
+    return [_batch([trials[i] for i in group], adapter.device, skip=skip) for group in groups]
 
 
-def _batch(trials: Sequence[Trial], device: torch.device) -> _Batch:
+def _batch(trials: Sequence[Trial], device: torch.device, *, skip: int) -> _Batch:
     # The last token of an answer is predicted, never read.
-    texts = [(*trial.prompt, *trial.answer[:-1]) for trial in trials]
+    texts = [(*trial.prompt, *trial.answer[:-1])[skip:] for trial in trials]
     width = max(map(len, texts))
     ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
     places = [
-        (row, len(trial.prompt) - 1 + i)
+        (row, len(trial.prompt) - skip - 1 + i)
         for row, trial in enumerate(trials)
         for i in range(len(trial.answer))
     ]
     rows, columns = torch.tensor(places, device=device).T
     wanted = torch.tensor([token for trial in trials for token in trial.answer], device=device)
-    call: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
     return _Batch(
-        call=call,
+        ids=ids.to(device),
+        mask=mask.to(device),
         prompt_ends=tuple(len(trial.prompt) for trial in trials),
         at=(rows, columns),
         wanted=wanted,
