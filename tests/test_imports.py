@@ -22,7 +22,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 BELOW = {"types": {"errors"}, "training": {"evaluation"}, "routing": {"stores"}, "demo": {"api"}}
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}
-HOMES |= {"argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}
+HOMES |= {"peft": {"memories"}, "argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}
 
 
 def imports(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Re
 
 Progress = Callable[[int], None]
 
-SHARED = "this memory acts on every token, and no single fact of it fires"
+SHARED = "no single fact fires in a trained memory, which acts on every token"
 
 
 def load(id: str = EMBEDDED, **options: Any) -> Host:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from hosts import ARCHITECTURES, tiny
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import LatePass, standing_in
+from hosts import ARCHITECTURES, tiny
 
 PREFIX = range(5, 16)
 
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_a_full_pass(prefix: Any) -> None:
     ids, mask = batch()
     late = LatePass(Adapter(model), 2, prefix=prefix)
     below = late.keep(ids, mask)
-    weights = [p for p in model.model.layers[2].parameters()]
+    weights = list(model.model.layers[2].parameters())
     pull = torch.randn(*ids.shape, model.config.hidden_size) * mask[..., None]
     one = torch.autograd.grad((late(ids, mask, below) * pull).sum(), weights)
     other = torch.autograd.grad((late.whole(ids, mask) * pull).sum(), weights)

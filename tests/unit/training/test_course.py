@@ -23,7 +23,7 @@ from engram_transformers.training import course
 from engram_transformers.training.fit import copied
 from engram_transformers.types import Fact
 
-OPTIONS: dict[str, Any] = {"kind": "bottleneck", "width": 16, "learning_rate": 1e-2, "epochs": 40}
+OPTIONS: dict[str, Any] = {"kind": "bottleneck", "width": 64, "learning_rate": 3e-2, "epochs": 40}
 OLD = Fact("Who rules?", "Ada", paraphrases=("Who is the ruler?",))
 NEW = Fact("Who is the ruler?", "Bob")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,17 +13,18 @@ from cases import DOOR, FACTS, fresh, host_of
 from engram_transformers.attach import attach, detach
 from engram_transformers.errors import BadInput, TrainingDiverged
 from engram_transformers.evaluation.check import check
+from engram_transformers.memories.tuned import Bottleneck, BottleneckConfig
 from engram_transformers.memory import Schedule
 from engram_transformers.training import fit as training
 from engram_transformers.training.fit import copied, fit, trials_of
 
-FAST = Schedule(learning_rate=1e-2, epochs=40, batch=4, seed=0)
+FAST = Schedule(learning_rate=3e-2, epochs=40, batch=4, seed=0)
 HOST = host_of("llama")
 
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    made = fresh("bottleneck", HOST)
+    made = Bottleneck.open(HOST.adapter, HOST.tokens, BottleneckConfig(width=64))
     attach(HOST.model, made)
     yield made
     detach(HOST.model)
@@ -62,9 +64,7 @@ def test_the_loss_is_that_of_the_answer_and_its_end_alone(memory: Any) -> None:
     labels[:, : len(trial.prompt)] = -100
     with torch.no_grad():
         expected = HOST.model(input_ids=ids, labels=labels).loss
-    done = fit(
-        HOST.adapter, HOST.tokens, memory, FACTS[:1], schedule=Schedule(1e-9, 1, 1, 0)
-    )
+    done = fit(HOST.adapter, HOST.tokens, memory, FACTS[:1], schedule=Schedule(1e-9, 1, 1, 0))
     assert done.losses[0] == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_number_stops_it_and_the_good_tensors_come_back(
         return honest(*args) * (bad if steps[0] == 4 else 1)
 
     monkeypatch.setattr(training.functional, "cross_entropy", loss)
-    with pytest.raises(TrainingDiverged, match=r"epoch 2.*learning_rate below 0\.01"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 2.*learning_rate below 0\.03"):
         train(memory)
     now = memory.state_dict()
     assert all(torch.equal(seen[0][name], now[name]) for name in now)
@@ -96,10 +96,8 @@ def test_a_loss_that_is_no_number_stops_it_and_the_good_tensors_come_back(
 
 
 def test_a_rate_far_too_high_ends_in_numbers_or_in_an_error(memory: Any) -> None:
-    try:
+    with contextlib.suppress(TrainingDiverged):
         train(memory, Schedule(1e25, 3, 4, 0))
-    except TrainingDiverged:
-        pass
     assert all(bool(value.isfinite().all()) for value in memory.state_dict().values())
 
 

@@ -37,7 +37,7 @@ def equal(found: Tensors | None, seed: int) -> bool:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(each.name for each in path.iterdir() if "tensors" in each.name)
+    return sorted(each.name for each in path.iterdir() if "tensors-" in each.name)
 
 
 def test_the_tensors_of_the_last_write_are_kept_and_no_others(store: Directory) -> None:
