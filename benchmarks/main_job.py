@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import provenance
 from benchmarks.sets import SETS, Job
 from engram_transformers.api import Host, OpenMemory, load
 from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.metrics import exact, share
 from engram_transformers.evaluation.silence import bit_equal
+from engram_transformers.experiments.provenance import provenance
 from engram_transformers.models.tokens import Form
 from engram_transformers.types import Fact
 

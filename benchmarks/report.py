@@ -1,7 +1,10 @@
-"""Turns the stored results into the tables of `docs/results.md` and the README.
+"""Turns the stored results into the tables of the README and of pages in docs.
 
-python -m benchmarks.report            rewrite both
-python -m benchmarks.report --check    fail if either is out of date
+`<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
+memory does alone.
+
+python -m benchmarks.report            rewrite them
+python -m benchmarks.report --check    fail if one is out of date
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from engram_transformers.evaluation.metrics import share
+from engram_transformers.evaluation.report import master_table
+from engram_transformers.evaluation.result import read_results
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+COMPARED = RESULTS / "compare"
+PAGES = ("results", "evaluation")
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -33,9 +40,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    tables = {"main": main_table(), "speed": speed_table(), "failures": failures()}
+    tables = {
+        "main": main_table(),
+        "speed": speed_table(),
+        "failures": failures(),
+        "compare": compare_table(),
+    }
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
         text = path.read_text(encoding="utf-8")
         new = MARK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}", text)
         if new != text:
@@ -118,6 +130,12 @@ def speed_table() -> str:
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"| measured | median (quartiles) |\n|---|---|\n{table}\n\n{_origin(speed)}"
+
+
+def compare_table() -> str:
+    """The memories beside each other, as `engram report` shows them at a glance."""
+    found = read_results(COMPARED) if COMPARED.is_dir() else []
+    return master_table(found) if found else "not measured yet"
 
 
 def failures() -> str:

@@ -15,11 +15,17 @@ RANKS = [
     ["attach"],
     ["memories"],
     ["training", "introspection", "evaluation"],
-    ["api", "demo"],
+    ["api", "demo", "experiments"],
     ["cli", "server"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-BELOW = {"types": {"errors"}, "training": {"evaluation"}, "routing": {"stores"}, "demo": {"api"}}
+BELOW = {
+    "types": {"errors"},
+    "training": {"evaluation"},
+    "routing": {"stores"},
+    "demo": {"api"},
+    "experiments": {"api"},
+}
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}
 HOMES |= {"peft": {"memories"}, "argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
-from engram_transformers.attach import attach, attached, detach, silenced
+from engram_transformers.attach import acting, attach, attached, detach, silenced
 from engram_transformers.errors import BadInput, Interrupted, StoreDamaged
 from engram_transformers.evaluation.check import Trial, Verdict, check
 from engram_transformers.evaluation.generate import generate
-from engram_transformers.memory import Trainable, Writable
+from engram_transformers.memory import Textual, Trainable, Writable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.embedded import EMBEDDED
 from engram_transformers.models.load import load_host
-from engram_transformers.models.tokens import Form, HostTokens, stop_token
+from engram_transformers.models.tokens import Form, HostTokens, Talk, stop_token
 from engram_transformers.registry import memory_class
 from engram_transformers.stores.directory import Directory, Stats, is_memory
 from engram_transformers.stores.records import Stored, Write
@@ -105,11 +105,34 @@ class Host:
     ) -> list[str]:
         """Greedy answers to questions, each asked by itself; `form` None asks as `ask` does."""
         form = form or self.tokens.ask_form
-        prompts = [self.tokens.prompt_ids(question, form=form) for question in questions]
         written = self.generate(
-            prompts, max_new_tokens=max_new_tokens, progress=progress, streamer=streamer
+            self.prompts(questions, form=form),
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+            streamer=streamer,
         )
         return [self.tokens.decode_answer(ids) for ids in written]
+
+    def prompts(self, questions: Sequence[str], *, form: Form) -> list[list[int]]:
+        """The token ids that the host reads for each question, with what memories put in."""
+        talks = self._composed([[("user", question)] for question in questions], form=form)
+        return [
+            self.tokens.prompt_ids(talk[0][1], form=form)
+            if len(talk) == 1
+            else self.tokens.talk_ids(talk)
+            for talk in talks
+        ]
+
+    def talk(self, messages: Talk) -> list[int]:
+        """The token ids of a talk up to where the next answer begins, likewise."""
+        return self.tokens.talk_ids(self._composed([messages], form=self.tokens.ask_form)[0])
+
+    def _composed(self, talks: list[Talk], *, form: Form) -> list[Talk]:
+        for memory in acting(self.model):
+            if isinstance(memory, Textual):
+                composed = memory.compose([talk[-1][1] for talk in talks], form=form)
+                talks = [talk[:-1] + new for talk, new in zip(talks, composed, strict=True)]
+        return talks
 
     def generate(
         self,
@@ -128,6 +151,14 @@ class Host:
             progress=progress,
             streamer=streamer,
         )
+
+    def trials(self, pairs: Sequence[tuple[str, str]], *, form: Form) -> list[Trial]:
+        """Questions with the answers expected to them, ready to be checked in one pass."""
+        prompts = self.prompts([question for question, _ in pairs], form=form)
+        return [
+            Trial(tuple(ids), tuple(self.tokens.answer_ids(question, answer, form=form)))
+            for ids, (question, answer) in zip(prompts, pairs, strict=True)
+        ]
 
     def explain(self, question: str) -> Firing:
         """What the attached memories make of a question: the one that fires, or the nearest."""
@@ -273,11 +304,9 @@ class OpenMemory:
         self, facts: Sequence[Fact], *, progress: Progress = lambda done: None
     ) -> list[Verdict]:
         """For each fact, whether the host answers its prompt and every paraphrase, and stops."""
-        trials, owners = [], []
-        for i, fact in enumerate(facts):
-            for question in fact.questions:
-                trials.append(_trial(question, fact.answer, tokens=self.host.tokens))
-                owners.append(i)
+        owners = [i for i, fact in enumerate(facts) for _ in fact.questions]
+        pairs = [(question, fact.answer) for fact in facts for question in fact.questions]
+        trials = self.host.trials(pairs, form=self.host.tokens.ask_form)
         verdicts = check(self.host.adapter, trials, progress=progress)
         worst: dict[int, Verdict] = {}
         for i, verdict in zip(owners, verdicts, strict=True):
@@ -337,12 +366,6 @@ def _without_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _trial(question: str, answer: str, *, tokens: HostTokens) -> Trial:
-    form = tokens.ask_form
-    prompt = tokens.prompt_ids(question, form=form)
-    return Trial(tuple(prompt), tuple(tokens.answer_ids(question, answer, form=form)))
 
 
 def _configured(config: type[Any], options: Mapping[str, Any]) -> Any:

@@ -110,6 +110,12 @@ def attached(model: nn.Module) -> tuple[Memory, ...]:
     return () if observer is None else tuple(observer.memories)
 
 
+def acting(model: nn.Module) -> tuple[Memory, ...]:
+    """The attached memories that act now: none of them while the host is silenced."""
+    observer = _observer(model)
+    return () if observer is None or observer.call.silent else tuple(observer.memories)
+
+
 @contextmanager
 def prompt_ends(model: nn.Module, ends: Sequence[int]) -> Iterator[None]:
     """Tell attached memories where the prompts end in calls that `generate` does not make.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engram_transformers.errors import BadInput
 from engram_transformers.models.adapter import Adapter, Place
+from engram_transformers.models.tokens import Form, Talk
 from engram_transformers.types import Fact, Firing
 
 Tensors = dict[str, Tensor]
@@ -89,8 +90,8 @@ class Writable(Protocol):
 class Textual(Protocol):
     """A memory that acts by what the host is given to read."""
 
-    def compose(self, questions: Sequence[str]) -> list[str]:
-        """Each question with what the memory puts around it; unchanged where it has nothing."""
+    def compose(self, questions: Sequence[str], *, form: Form) -> list[Talk]:
+        """Each question with what the memory puts before it, in its message or as turns."""
         ...
 
 

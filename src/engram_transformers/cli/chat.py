@@ -125,7 +125,7 @@ class Talk:
         """Ids of the talk; its oldest turns go where the host could not read it all."""
         room = self.host.adapter.max_length()
         while True:
-            ids = self.host.tokens.talk_ids(self.messages)
+            ids = self.host.talk(self.messages)
             if room is None or len(ids) + self.longest <= room or len(self.messages) < 3:
                 return ids
             del self.messages[:2]

@@ -43,6 +43,9 @@ COMMANDS = {
     "export": "write the facts to a file",
     "import": "teach the facts of an export",
     "stats": "counts and sizes of a memory",
+    "eval": "teach a memory a task's facts and measure it",
+    "compare": "run many experiments and keep their results",
+    "report": "write a page of tables and plots from stored results",
     "models": "models that are on this machine",
 }
 _EXAMPLES = """examples:

@@ -14,7 +14,7 @@ import torch
 
 from engram_transformers.models.adapter import Adapter
 
-BATCH = 32
+BATCH = 96
 WORTH_SHARING = 8
 "Tokens that all prompts must share before they are read once for all."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -72,6 +72,18 @@ def mean(values: Iterable[float], *, draws: int = 2000, seed: int = 0) -> Measur
     means = cases[generator.integers(len(cases), size=(draws, len(cases)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return Measure(float(cases.mean()), float(low), float(high), len(cases))
+
+
+def ratio(tops: Sequence[float], bottoms: Sequence[float], *, seed: int = 0) -> Measure:
+    """The sum of the first over the sum of the second, with its percentile bootstrap interval."""
+    cases = np.asarray([tops, bottoms], dtype=np.float64)
+    n = cases.shape[1]
+    if n == 0:
+        return Measure(math.nan, math.nan, math.nan, 0)
+    top, bottom = cases
+    rows = np.random.default_rng(seed).integers(n, size=(2000, n))
+    low, high = np.percentile(top[rows].sum(axis=1) / bottom[rows].sum(axis=1), [2.5, 97.5])
+    return Measure(float(top.sum() / bottom.sum()), float(low), float(high), n)
 
 
 def wilson(hits: int, n: int, *, z: float = 1.96) -> Share:

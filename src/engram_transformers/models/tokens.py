@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Form = Literal["plain", "chat"]
+Talk = list[tuple[str, str]]
+"Messages by turns, each with its role: `user` or `assistant`."
 
 _SENTINEL = "kqzv7"
 _ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
@@ -148,7 +150,7 @@ class HostTokens:
         # Some tokenizers close every text with an end token, which would end the answer too.
         return ids[:-1] if ids and ids[-1] == self.stop else ids
 
-    def talk_ids(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+    def talk_ids(self, messages: Talk) -> list[int]:
         """The ids of a talk, (role, text) by turns, up to where the next answer begins."""
         if self.turn:
             return self.encode(self._render(messages))
@@ -156,7 +158,7 @@ class HostTokens:
         lines = [f"{cues[role]}: {text}" for role, text in messages]
         return self.prompt_ids("\n".join([*lines, "Answer:"]), form="plain")
 
-    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+    def _render(self, messages: Talk) -> str:
         return str(
             self.tokenizer.apply_chat_template(
                 [{"role": role, "content": content} for role, content in messages],

@@ -10,17 +10,15 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from engram_transformers.attach import silenced
-from engram_transformers.errors import HostMismatch
 from engram_transformers.memories.lookup.config import LookupConfig
 from engram_transformers.memories.lookup.reading import Reader, Say
 from engram_transformers.memories.lookup.write import Written, encode_facts, pack, unpack
+from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.memories.shared.rows import OutputRows
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
-from engram_transformers.models.encoder import HostEncoder, SentenceEncoder
 from engram_transformers.models.tokens import HostTokens
-from engram_transformers.routing.meaning import Decision, Encoder, MeaningAddress
+from engram_transformers.routing.meaning import Decision, MeaningAddress
 from engram_transformers.routing.spans import SpanIndex
 from engram_transformers.types import Candidate, Fact, Firing
 
@@ -62,13 +60,9 @@ class Lookup(nn.Module):
         """An empty memory for a host, with the encoder that its configuration names."""
         if config.address == "exact":
             return cls(config, adapter=adapter, tokens=tokens)
-        encoder = _encoder(config, adapter=adapter, tokens=tokens)
-        if config.encoder_print not in (None, encoder.fingerprint):
-            raise HostMismatch(
-                f"this memory's questions were encoded by another {config.encoder} encoder "
-                f"({config.encoder_print}) than is installed ({encoder.fingerprint}); install that "
-                "one, or export the facts and teach them to a new memory"
-            )
+        encoder = open_encoder(
+            config.encoder, adapter=adapter, tokens=tokens, written_by=config.encoder_print
+        )
         meaning = MeaningAddress(encoder, threshold=config.threshold, candidates=config.candidates)
         config = replace(config, encoder_print=encoder.fingerprint)
         return cls(config, adapter=adapter, tokens=tokens, meaning=meaning)
@@ -198,9 +192,3 @@ class Lookup(nn.Module):
             Candidate(self._facts[one.value][0], one.question, one.similarity, one.probability)
             for one in decision.ranking
         )
-
-
-def _encoder(config: LookupConfig, *, adapter: Adapter, tokens: HostTokens) -> Encoder:
-    if config.encoder == "minilm":
-        return SentenceEncoder()
-    return HostEncoder(adapter, tokens.tokenizer, silence=lambda: silenced(adapter.model))

@@ -6,11 +6,11 @@ import os
 import platform
 import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 import engram_transformers
 from engram_transformers.api import Host
@@ -24,7 +24,7 @@ def provenance(host: Host) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "library": engram_transformers.__version__,
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
         "python": platform.python_version(),
         "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
@@ -36,11 +36,13 @@ def provenance(host: Host) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit that was measured, marked where files differ from it."""
-    here = Path(__file__).parent
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():  # installed: whatever repository is around is not ours
+        return os.environ.get("ENGRAM_COMMIT")
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,

@@ -1,0 +1,1 @@
+"""Experiments: one memory taught one task's facts, and everything that is measured on it."""
