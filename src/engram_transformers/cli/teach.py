@@ -70,7 +70,8 @@ def configure_common(parser: Parser) -> None:
     parser.add_argument(
         "--kind",
         metavar="KIND",
-        help="of a new memory: lookup (default), text, or trained: lora, fine_tune, bottleneck, bias",
+        help="of a new memory: lookup (default), text; or trained, so that it cannot forget: lora, "
+        "fine_tune, bottleneck, bias",
     )
     parser.add_argument(
         "--address",
