@@ -162,7 +162,12 @@ class Bench:
         """The experiment's memory, taught: that of the last experiment where it is the same."""
         if self._open is None or self._open[0] != experiment.teaching or experiment.points:
             self.close()
-            memory, taught = self._teach(experiment, task)
+            # Taught as it will be asked: what is trained in a chat need not show in plain text.
+            self.host.tokens.form = task.form
+            try:
+                memory, taught = self._teach(experiment, task)
+            finally:
+                self.host.tokens.form = None
             self._open = (experiment.teaching, memory, taught)
         return self._open[1], self._open[2]
 

@@ -46,6 +46,8 @@ class HostTokens:
         self.tokenizer = tokenizer
         self.stop = stop
         "The token that ends an answer; None for a host that has none."
+        self.form: Form | None = None
+        "How this host is asked; None: through its chat template where it has one."
         self._text_of = lru_cache(maxsize=65_536)(self._decode_one)
 
     def encode(self, text: str) -> list[int]:
@@ -105,7 +107,7 @@ class HostTokens:
     @property
     def ask_form(self) -> Form:
         """How a user of this host asks: through the chat template where there is one."""
-        return "chat" if self.turn else "plain"
+        return self.form or ("chat" if self.turn else "plain")
 
     @cached_property
     def turn(self) -> ChatTurn | None:
