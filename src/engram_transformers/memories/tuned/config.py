@@ -11,7 +11,7 @@ class FineTuneConfig:
 
     layers: int = 10
     "How many of the last blocks are changed."
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     "Highest learning rate."
     epochs: int = 12
     "Times that every question is trained at most."
@@ -29,7 +29,7 @@ class BottleneckConfig:
     "How many of the last blocks have one behind them."
     width: int = 140
     "Units between the two layers; 140 makes as many parameters as the default LoRA has."
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     "Highest learning rate."
     epochs: int = 12
     "Times that every question is trained at most."
