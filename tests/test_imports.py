@@ -28,7 +28,7 @@ BELOW = {
 }
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}
-HOMES |= {"argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}
+HOMES |= {"peft": {"memories"}, "argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}
 
 
 def imports(path: Path) -> list[str]:

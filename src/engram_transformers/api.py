@@ -10,10 +10,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 from engram_transformers.attach import acting, attach, attached, detach, silenced
-from engram_transformers.errors import BadInput, Interrupted
+from engram_transformers.errors import BadInput, Interrupted, StoreDamaged
 from engram_transformers.evaluation.check import Trial, Verdict, check
 from engram_transformers.evaluation.generate import generate
-from engram_transformers.memory import Textual, Writable
+from engram_transformers.memory import Textual, Trainable, Writable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.embedded import EMBEDDED
 from engram_transformers.models.load import load_host
@@ -22,11 +22,14 @@ from engram_transformers.registry import memory_class
 from engram_transformers.stores.directory import Directory, Stats, is_memory
 from engram_transformers.stores.records import Stored, Write
 from engram_transformers.stores.who import user
+from engram_transformers.training.course import Course
 from engram_transformers.training.lesson import Lesson
 from engram_transformers.training.plan import Book
 from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Receipt
 
 Progress = Callable[[int], None]
+
+SHARED = "no single fact fires in a trained memory, which acts on every token"
 
 
 def load(id: str = EMBEDDED, **options: Any) -> Host:
@@ -50,21 +53,22 @@ class Host:
         self,
         path: str | os.PathLike[str],
         *,
-        kind: str = "lookup",
+        kind: str | None = None,
         read_only: bool = False,
         **options: Any,
     ) -> OpenMemory:
         """Open a memory directory and attach it, creating it where there is none.
 
-        Options are the fields of the kind's configuration. Those of an existing memory cannot
-        be changed; naming one with another value is an error.
+        Options are the fields of the kind's configuration. The kind (`lookup` for a new memory,
+        unless said otherwise) and the options of an existing one cannot be changed; naming
+        others is an error.
         """
         if not is_memory(path) and not read_only:
-            return self._create_memory(path, kind=kind, options=options)
+            return self._create_memory(path, kind=kind or "lookup", options=options)
         directory = Directory.open(path, writable=not read_only)
         try:
             directory.check_host(self.identity)
-            _check_options(directory, options)
+            _check_options(directory, options, kind=kind)
             memory = self._memory(directory.kind, directory.config)
             return OpenMemory(self, memory, directory)
         except BaseException:
@@ -158,9 +162,10 @@ class Host:
 
     def explain(self, question: str) -> Firing:
         """What the attached memories make of a question: the one that fires, or the nearest."""
-        firings = [m.explain(question) for m in attached(self.model) if isinstance(m, Writable)]
+        memories = attached(self.model)
+        firings = [memory.explain(question) for memory in memories if isinstance(memory, Writable)]
         if not firings:
-            return Firing(False, None, None, 0.0, "no memory is attached")
+            return Firing(False, None, None, 0.0, SHARED if memories else "no memory is attached")
         return max(firings, key=lambda firing: (firing.fired, firing.score))
 
     def bare(self) -> Any:
@@ -174,7 +179,10 @@ class OpenMemory:
     def __init__(self, host: Host, memory: Any, directory: Directory) -> None:
         self.host, self.memory, self.directory = host, memory, directory
         stored = directory.facts()
-        memory.add((one.id, one.fact, one.delta) for one in stored)
+        if isinstance(memory, Trainable):
+            _load_tensors(memory, directory)
+        else:
+            memory.add((one.id, one.fact, one.delta) for one in stored)
         self.book = Book(one.fact for one in stored)
         attach(host.model, memory)
 
@@ -213,18 +221,14 @@ class OpenMemory:
 
         Facts are written in chunks, each one transaction; what a receipt or an interruption
         leaves behind is always whole. Nothing is written twice: a fact that is stored already
-        is `known`.
+        is `known`. A trained memory is trained on all its facts and the new ones, as one write.
         """
         if isinstance(facts, Fact):
             facts = [facts]
         if on_conflict not in ("replace", "keep", "reject"):
             raise BadInput(f"on_conflict is {on_conflict!r}; use 'replace', 'keep' or 'reject'")
-        lesson = Lesson(
-            memory=self.memory,
-            directory=self.directory,
+        lesson = self._lesson(
             book=Book(self.facts) if dry_run else self.book,
-            tokens=self.host.tokens,
-            longest=self.host.adapter.max_length(),
             note={"who": who or user(), "why": why, "source": source},
             on_conflict=on_conflict,
             check=self.check if check else None,
@@ -241,6 +245,14 @@ class OpenMemory:
             raise Interrupted(lesson.receipt()) from stop
         return lesson.receipt()
 
+    def _lesson(self, **how: Any) -> Lesson | Course:
+        host = self.host
+        how |= {"memory": self.memory, "directory": self.directory, "tokens": host.tokens}
+        how["longest"] = host.adapter.max_length()
+        if isinstance(self.memory, Trainable):
+            return Course(adapter=host.adapter, **how)
+        return Lesson(**how)
+
     def forget(
         self,
         ids: str | Iterable[str],
@@ -249,7 +261,11 @@ class OpenMemory:
         who: str | None = None,
         why: str | None = None,
     ) -> tuple[Fact, ...]:
-        """Forget facts by id; afterwards the host computes as if they had never been taught."""
+        """Forget facts by id; afterwards the host computes as if they had never been taught.
+
+        `CannotForget` for a trained memory, whose facts share their tensors.
+        """
+        self.directory.check_removable()
         wanted = [ids] if isinstance(ids, str) else list(ids)
         gone = {one.id: one.fact for one in (self.directory.get(id) for id in wanted)}
         if gone and not dry_run:
@@ -258,7 +274,11 @@ class OpenMemory:
         return tuple(gone.values())
 
     def undo(self, write: int | None = None, *, who: str | None = None) -> Receipt:
-        """Take back the last write that is in effect, or a given one, exactly."""
+        """Take back the last write that is in effect, or a given one, exactly.
+
+        `CannotForget` for a trained memory, whose facts share their tensors.
+        """
+        self.directory.check_removable()
         inverse = self.directory.inverse(write)
         number = self.directory.commit(
             "undo",
@@ -296,8 +316,9 @@ class OpenMemory:
 
     def explain(self, question: str) -> Firing:
         """Which fact fires on a question, by which address, and what came second."""
-        firing: Firing = self.memory.explain(question)
-        return firing
+        if not isinstance(self.memory, Writable):
+            return Firing(False, None, None, 0.0, SHARED)
+        return self.memory.explain(question)
 
     def get(self, id: str) -> Stored:
         """A stored fact by its id, or by as much of it as is unique."""
@@ -321,6 +342,19 @@ class OpenMemory:
             self.book.add(fact)
 
 
+def _load_tensors(memory: Trainable, directory: Directory) -> None:
+    tensors = directory.tensors()
+    if tensors is None:
+        return
+    try:
+        memory.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StoreDamaged(
+            f"the tensors in {directory.path} are not those of a {directory.kind} memory with its "
+            "options, for its host; teach its facts to a new one"
+        ) from error
+
+
 @contextmanager
 def _without_collection() -> Iterator[None]:
     """Keep the garbage collector from going over ever more objects that are there to stay."""
@@ -342,7 +376,12 @@ def _configured(config: type[Any], options: Mapping[str, Any]) -> Any:
     return config(**options)
 
 
-def _check_options(directory: Directory, options: Mapping[str, Any]) -> None:
+def _check_options(directory: Directory, options: Mapping[str, Any], *, kind: str | None) -> None:
+    if kind not in (None, directory.kind):
+        raise BadInput(
+            f"{directory.path} is a {directory.kind} memory, not {kind}; the kind of a memory is "
+            "fixed when it is created"
+        )
     for name, value in options.items():
         if directory.config.get(name) != value:
             raise BadInput(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engram_transformers.errors import UnsupportedCall
-from engram_transformers.memory import Memory, Row, Signal
+from engram_transformers.memory import Memory, Resident, Row, Signal
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.history import History, forget_history, history_of, keep_history
 
@@ -83,7 +83,12 @@ def attach(model: nn.Module, memory: Memory) -> Attached:
     adapter = observer.adapter if observer else Adapter(model)
     places = memory.places(adapter)
     observer = observer or _Observer.start(adapter)
-    observer.add(memory, places)
+    try:
+        observer.add(memory, places)
+    except BaseException:
+        if not observer.memories:
+            observer.stop()
+        raise
     return Attached(model, memory)
 
 
@@ -235,7 +240,14 @@ class _Observer:
     def call(self, call: _Call) -> None:
         _calls.set({**_calls.get(), id(self): call})
 
+    def muted(self) -> bool:
+        """Whether the host is to run as if no memory were attached, in this thread."""
+        return self.call.silent
+
     def add(self, memory: Memory, places: Mapping[Place, nn.Module]) -> None:
+        if isinstance(memory, Resident):
+            # A bound method: a deep copy of the host asks an observer of its own.
+            memory.enter(self.adapter, self.muted)
         self.memories.append(memory)
         self.sites += [_Site(self, memory, place, act) for place, act in places.items()]
 
@@ -243,6 +255,8 @@ class _Observer:
         for site in [site for site in self.sites if site.memory is memory]:
             site.handle.remove()
             self.sites.remove(site)
+        if isinstance(memory, Resident):
+            memory.leave()
         self.memories = [one for one in self.memories if one is not memory]
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:

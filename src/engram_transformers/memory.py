@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engram_transformers.errors import BadInput
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import Form, Talk
 from engram_transformers.types import Fact, Firing
@@ -95,9 +96,69 @@ class Textual(Protocol):
 
 
 @runtime_checkable
+class Resident(Protocol):
+    """A memory that has no places: it moves into the host's modules by itself, and out again."""
+
+    def enter(self, adapter: Adapter, muted: Callable[[], bool]) -> None:
+        """Move in; all or nothing.
+
+        Args:
+            muted: whether the host has to compute as if the memory were not there, in this
+                thread and at this moment.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Move out; the host's modules are those that it had before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a memory is trained."""
+
+    learning_rate: float
+    "Of AdamW at its highest, between warming up and cooling down."
+    epochs: int
+    "Times that every question is trained at most."
+    batch: int
+    "Questions in one step."
+    seed: int
+    "Decides the order of the steps."
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise BadInput(f"learning_rate is {self.learning_rate}; it has to be above 0")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it has to be at least 1")
+
+
+@runtime_checkable
 class Trainable(Protocol):
     """A memory whose tensors an optimiser changes; all its facts share them."""
 
+    @property
+    def schedule(self) -> Schedule:
+        """How it is trained, unless the caller says otherwise."""
+        ...
+
+    @property
+    def first_block(self) -> int:
+        """Index of the first block that computes otherwise once the tensors have changed.
+
+        The number of blocks where not even the last one does.
+        """
+        ...
+
     def parameters(self) -> Iterable[nn.Parameter]:
         """The tensors to train."""
+        ...
+
+    def state_dict(self) -> Tensors:
+        """Everything that has to be stored, by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take stored tensors; `RuntimeError` where names or shapes are not those of this one."""
         ...

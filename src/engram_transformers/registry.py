@@ -10,14 +10,23 @@ from engram_transformers.errors import UnknownMemory
 
 KINDS = {
     "lookup": "engram_transformers.memories.lookup:Lookup",
+    "lora": "engram_transformers.memories.lora:Lora",
+    "fine_tune": "engram_transformers.memories.tuned:FineTune",
+    "bottleneck": "engram_transformers.memories.tuned:Bottleneck",
+    "bias": "engram_transformers.memories.tuned:Bias",
     "text": "engram_transformers.memories.text:Text",
 }
 
 
-def memory_class(kind: str) -> Any:
-    """The class of a kind of memory; `UnknownMemory` names the nearest kinds that exist."""
+def check_kind(kind: str) -> None:
+    """Raise `UnknownMemory`, which names the nearest kinds, unless there is such a kind."""
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=2) or sorted(KINDS)
         raise UnknownMemory(f"no kind of memory is called {kind!r}; try {' or '.join(near)}")
+
+
+def memory_class(kind: str) -> Any:
+    """The class of a kind of memory; imported now."""
+    check_kind(kind)
     module, _, name = KINDS[kind].partition(":")
     return getattr(import_module(module), name)

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check_choice(args)
     with directory(args, writable=not args.dry_run) as memory:
+        memory.check_removable()
         gone = _chosen(args, memory)
         write = None
         if gone and not args.dry_run:

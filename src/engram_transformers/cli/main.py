@@ -20,7 +20,13 @@ from typing import NoReturn
 from engram_transformers import __version__
 from engram_transformers.cli import output
 from engram_transformers.cli.parser import Parser
-from engram_transformers.errors import BadInput, EngramError, StoreError, UnsupportedCall
+from engram_transformers.errors import (
+    BadInput,
+    EngramError,
+    StoreError,
+    TrainingDiverged,
+    UnsupportedCall,
+)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -125,8 +131,8 @@ def _failed(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     output.complain(_line(error))
-    work = isinstance(error, StoreError | UnsupportedCall) or not isinstance(error, EngramError)
-    return FAILED if work else BAD_INPUT
+    work = isinstance(error, StoreError | UnsupportedCall | TrainingDiverged)
+    return FAILED if work or not isinstance(error, EngramError) else BAD_INPUT
 
 
 def _line(error: Exception) -> str:

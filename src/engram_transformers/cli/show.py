@@ -38,6 +38,8 @@ def _spans(args: argparse.Namespace, one: Stored) -> tuple[str, ...]:
     """The token spans after which the fact speaks, as text."""
     from engram_transformers.memories.lookup.write import unpack
 
+    if not one.delta:
+        return ()  # a trained memory fires on no text in particular
     tokens = host_of(args, memory=memory_path(args)).tokens
     return tuple(tokens.decode(span) for span in unpack(one.delta).spans)
 

@@ -25,6 +25,7 @@ from engram_transformers.cli.parser import (
     positive,
 )
 from engram_transformers.errors import BadInput, FactFileError, Interrupted
+from engram_transformers.registry import check_kind
 from engram_transformers.types import Fact
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def configure_common(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="write nothing; say what would be")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most so many facts")
     parser.add_argument(
+        "--kind",
+        metavar="KIND",
+        help="of a new memory: lookup (default), text; or trained, so that it cannot forget: lora, "
+        "fine_tune, bottleneck, bias",
+    )
+    parser.add_argument(
         "--address",
         choices=("meaning", "exact"),
         help="of a new memory: find other wordings too (default), or taught wordings only",
@@ -85,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     from engram_transformers.cli.receipts import Reading, report
 
     wanted = Path(memory_named(args))
+    if args.kind is not None:
+        check_kind(args.kind)  # before a model is loaded
     reading = Reading(_sources(args), limit=args.limit)
     with ExitStack() as stack:
         path = _path(args, wanted, stack)
@@ -147,5 +156,5 @@ def _path(args: argparse.Namespace, wanted: Path, stack: ExitStack) -> Path:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    given = {"address": args.address, "encoder": args.encoder}
+    given = {"kind": args.kind, "address": args.address, "encoder": args.encoder}
     return {name: value for name, value in given.items() if value is not None}

@@ -43,6 +43,7 @@ def _undo(args: argparse.Namespace) -> int:
     from engram_transformers.stores.who import user
 
     with directory(args, writable=True) as memory:
+        memory.check_removable()
         inverse = memory.inverse(args.write)
         number = memory.commit(
             "undo",

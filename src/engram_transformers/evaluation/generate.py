@@ -63,7 +63,7 @@ class SharedPrefix:
     """What a set of prompts begins with, read once; its cache is copied for every batch."""
 
     def __init__(self, adapter: Adapter, prompts: Sequence[Sequence[int]]) -> None:
-        self.ids = _common_prefix(prompts)
+        self.ids = common_prefix(prompts)
         self._cache: Any = None
         if self.ids:
             ids = torch.tensor([list(self.ids)], device=adapter.device)
@@ -82,7 +82,8 @@ class SharedPrefix:
         return {"past_key_values": past}
 
 
-def _common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:
+def common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:
+    """The tokens that all prompts begin with; none where that is not worth a pass of its own."""
     if len(prompts) < 2:
         return ()
     # The longest common prefix of all is that of the two extremes in sorted order.

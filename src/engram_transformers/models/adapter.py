@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -150,6 +151,23 @@ class Adapter:
         index = self._layer_index(name, layer)
         module = self._mlp_out(index) if name == "mlp_out" else self.layers[index]
         return Place(name, index, module)
+
+    def linears(self, layer: int) -> dict[str, nn.Module]:
+        """The linear layers of a block, by dotted path in it.
+
+        One that somebody wrapped (PEFT does) is found behind its wrapper, at the wrapper's path.
+        """
+        return {path: part for path, part in _unwrapped(self.layers[layer]) if _is_linear(part)}
+
+    def linear_shape(self, place: Place) -> tuple[int, int]:
+        """(inputs, outputs) of the linear layer at an `mlp_out`."""
+        return _shape(place.module)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(n, vocab) in float32: what the host makes of outputs of its decoder (n, hidden)."""
+        logits: Tensor = self.head(states).float() * self.logit_gain
+        cap = self.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def max_length(self) -> int | None:
         """The host's context length in tokens; None where its positions have no limit."""
@@ -305,7 +323,18 @@ def _feed_forward_linears(block: nn.Module) -> list[nn.Module]:
         part
         for name, child in block.named_children()
         if _FEED_FORWARD.search(name) or _FEED_FORWARD.search(type(child).__name__)
-        for part in child.modules()
+        for _, part in _unwrapped(child)
         if _is_linear(part)
     ]
-    return inside or [child for child in block.children() if _is_linear(child)]
+    return inside or [
+        part for path, part in _unwrapped(block) if "." not in path and _is_linear(part)
+    ]
+
+
+def _unwrapped(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """A module and all its parts with their paths; a wrapper (PEFT's) counts as what it wraps."""
+    while isinstance(getattr(module, "base_layer", None), nn.Module):
+        module = cast(nn.Module, module.base_layer)
+    yield path, module
+    for name, child in module.named_children():
+        yield from _unwrapped(child, f"{path}.{name}" if path else name)

@@ -1,20 +1,30 @@
-"""A memory directory: `config.json`, `ledger.sqlite` and `memory.safetensors`."""
+"""A memory directory: `config.json`, `ledger.sqlite` and `memory.safetensors`.
+
+A trained memory has `tensors-<write>.safetensors` besides, since its facts have no deltas.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock
 
-from engram_transformers.errors import HostMismatch, StoreDamaged, StoreError, UnknownFact
+from engram_transformers.errors import (
+    CannotForget,
+    HostMismatch,
+    StoreDamaged,
+    StoreError,
+    UnknownFact,
+)
 from engram_transformers.stores import config as configs
 from engram_transformers.stores import lock as locks
+from engram_transformers.stores import trained
 from engram_transformers.stores.config import Description
 from engram_transformers.stores.files import sync_directory
 from engram_transformers.stores.ledger import Ledger
@@ -136,7 +146,11 @@ class Directory:
             if lock is not None:
                 lock.release()
             raise
-        return cls(path, description, ledger, lock)
+        directory = cls(path, description, ledger, lock)
+        if writable:
+            found = directory._trained()
+            trained.sweep(path, keep=found and found[0])
+        return directory
 
     @property
     def writable(self) -> bool:
@@ -197,18 +211,53 @@ class Directory:
         source: str | None = None,
         receipt: Mapping[str, Any] | None = None,
         undoes: int | None = None,
+        tensors: Tensors | None = None,
     ) -> int:
         """Remove and then add facts in one write; returns its number once it is safe on disk.
 
         All or nothing: `UnknownFact` for an id that is not active, `BadInput` for a fact that
-        already is, `FactRefused` for text that is not Unicode, `StoreError` if the disk refuses.
+        already is, `FactRefused` for text that is not Unicode, `StoreError` if the disk refuses,
+        `CannotForget` for facts that go from a trained memory without new tensors.
+
+        Args:
+            tensors: of a trained memory, as they are after this write.
         """
         self._check_writable()
+        if tensors is None:
+            self.check_removable()
         for fact, _ in add:
             refuse_surrogates(fact)
         packed = _packed(add) if add else []
         note = Note(act, who, why, source, receipt, undoes)
-        return self._ledger.commit(note, add=packed, remove=remove)
+        if tensors is None:
+            return self._ledger.commit(note, add=packed, remove=remove)
+        return self._commit_trained(note, packed, remove, tensors)
+
+    def tensors(self) -> Tensors | None:
+        """The tensors of a trained memory as of its last write; None before its first.
+
+        `StoreDamaged` if they are not what that write put there.
+        """
+        found = self._trained()
+        while found is not None:
+            try:
+                return trained.read_tensors(self.path, *found)
+            except FileNotFoundError as error:
+                # A writer may have replaced them just now; if not, they are lost.
+                again = self._trained()
+                if again == found:
+                    lost = trained.path_of(self.path, found[0])
+                    raise StoreDamaged(f"{lost} is missing; teach its facts again") from error
+                found = again
+        return None
+
+    def check_removable(self) -> None:
+        """`CannotForget` where all facts share tensors, from which none can be taken out."""
+        if self._trained() is not None:
+            raise CannotForget(
+                f"the facts of {self.path} share the tensors of one {self.kind} memory, and none "
+                "can be taken out; export them, and teach those that shall stay to a new memory"
+            )
 
     def writes(self, *, after: int = 0) -> list[Write]:
         """The history, oldest first, from write number `after` + 1."""
@@ -278,6 +327,33 @@ class Directory:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _commit_trained(
+        self,
+        note: Note,
+        add: Sequence[tuple[Fact, Packed]],
+        remove: Sequence[str],
+        tensors: Tensors,
+    ) -> int:
+        # The lock is ours, so nobody else takes this number.
+        number = self._ledger.head().number + 1
+        before = self._trained()
+        checksum = trained.write_tensors(self.path, number, tensors)
+        note = replace(note, receipt={**(note.receipt or {}), "tensors": checksum})
+        try:
+            self._ledger.commit(note, add=add, remove=remove)
+        except BaseException:
+            trained.sweep(self.path, keep=before and before[0])
+            raise
+        trained.sweep(self.path, keep=number)
+        return number
+
+    def _trained(self) -> tuple[int, str] | None:
+        """The write that the tensors here are of, and their checksum; None where none are."""
+        # No write of a trained memory is without tensors, so the last one tells.
+        number, receipt = self._ledger.last_receipt()
+        checksum = (receipt or {}).get("tensors")
+        return None if checksum is None else (number, str(checksum))
 
     def _check_writable(self) -> None:
         if self._lock is None:

@@ -136,6 +136,13 @@ class Ledger:
             found = db.execute("SELECT stamp FROM writes WHERE number = ?", (number,)).fetchone()
             return None if found is None else str(found[0])
 
+    def last_receipt(self) -> tuple[int, Mapping[str, Any] | None]:
+        """Number of the last write (0: none) and what its receipt says."""
+        with self.reading() as db:
+            query = "SELECT number, receipt FROM writes ORDER BY number DESC LIMIT 1"
+            found = db.execute(query).fetchone()
+            return (0, None) if found is None else (int(found[0]), self._json(found[1]))
+
     def rows(self, where: str, *values: object, limit: int = -1) -> list[Row]:
         """Rows of facts that satisfy a condition in SQL, oldest first; `limit` -1 is none."""
         with self.reading() as db:

@@ -1,0 +1,6 @@
+"""LoRA (Hu et al. 2021) through PEFT: a low-rank change of the late blocks' linear layers."""
+
+from engram_transformers.memories.lora.config import LoraConfig
+from engram_transformers.memories.lora.memory import Lora
+
+__all__ = ["Lora", "LoraConfig"]

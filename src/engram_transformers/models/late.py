@@ -1,0 +1,219 @@
+"""Run only the late blocks of a host, on what the blocks below gave them before.
+
+Where only late blocks change, as in training a memory that acts there, everything below gives the
+same states every time. They are kept from one full pass; from then on the blocks below are called
+but compute nothing. What all texts begin with goes through the late blocks once a call and not
+once a row. All calls are the host's own, so masks, positions and rotary embeddings are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engram_transformers.models.adapter import Adapter
+
+CLOSE = 1e-3
+"How far a late pass may be from a full one, relative to the largest state."
+
+
+@dataclass(frozen=True)
+class Below:
+    """What the blocks below one gave it, for one batch."""
+
+    first: int
+    "Index of the first block that is still run."
+    states: Tensor
+    "(batch, time, hidden): output of the block before it, hooks not counted."
+    extras: int | None
+    "How many further things that block returned in a tuple; None where it returned a tensor."
+
+
+class LatePass:
+    """Runs a host's decoder on texts from block `first` on.
+
+    Whether that works is tried out: the first batch is also run whole, and compared, so that a
+    host whose late blocks read more than the stream (shared keys, states of earlier blocks) is
+    still computed right, only not faster.
+
+    Args:
+        first: 0 runs all blocks.
+        prefix: ids that all texts begin with; they are left out of what is passed in later.
+    """
+
+    def __init__(self, adapter: Adapter, first: int, *, prefix: Sequence[int] = ()) -> None:
+        self.adapter, self.first = adapter, first
+        self.prefix = torch.tensor([list(prefix)], dtype=torch.long, device=adapter.device)
+        self.late, self.shared = first > 0, len(prefix) > 0
+        "Whether the blocks below are left out, and whether the prefix is read once for all rows."
+        self._tried = False
+        self._below: Below | None = None
+        self._sizes: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def keep(self, ids: Tensor, mask: Tensor) -> Below | None:
+        """What the blocks below give for a batch (batch, time); None where all blocks are run."""
+        if not self._tried:
+            self._tried = True
+            self._try(ids, mask)
+        return self._keep(ids, mask)
+
+    def __call__(self, ids: Tensor, mask: Tensor, below: Below | None) -> Tensor:
+        """(batch, time, hidden): the decoder's output for a batch, given what was kept for it.
+
+        Its gradient reaches everything that acts in the late blocks.
+        """
+        past = self._late_past(len(ids)) if self.shared else None
+        with _left_out(self.adapter, below):
+            return self._run(ids, mask, past)
+
+    def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, hidden): the same by one ordinary call; slow and sure."""
+        before = self.prefix.expand(len(ids), -1)
+        ids, mask = torch.cat([before, ids], 1), torch.cat([torch.ones_like(before), mask], 1)
+        states = self.adapter.decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        return states[:, before.shape[1] :]  # type: ignore[no-any-return]
+
+    def _try(self, ids: Tensor, mask: Tensor) -> None:
+        expected = self.whole(ids, mask)[mask.bool()]
+        ways = [(late, shared) for late in (True, False) for shared in (True, False)]
+        for late, shared in ways:
+            if late <= self.late and shared <= self.shared and (late or shared):
+                try:
+                    same = self._same(expected, ids, mask, late=late, shared=shared)
+                except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
+                    continue  # a host that reads more from its early blocks than their states
+                if same:
+                    return
+        self.late = self.shared = False
+
+    def _same(
+        self, expected: Tensor, ids: Tensor, mask: Tensor, *, late: bool, shared: bool
+    ) -> bool:
+        tried = LatePass(self.adapter, self.first * late, prefix=self.prefix[0].tolist())
+        tried.shared = shared
+        if shared:
+            tried._read_prefix()
+        found = tried(ids, mask, tried._keep(ids, mask))[mask.bool()]
+        if (found - expected).abs().max() > CLOSE * expected.abs().max():
+            return False
+        self.late, self.shared = late, shared
+        self._below, self._sizes = tried._below, tried._sizes
+        return True
+
+    def _run(self, ids: Tensor, mask: Tensor, past: Any) -> Tensor:
+        if past is None:
+            return self.whole(ids, mask)
+        before = mask.new_ones(len(ids), self.prefix.shape[1])
+        states: Tensor = self.adapter.decoder(
+            input_ids=ids,
+            attention_mask=torch.cat([before, mask], 1),
+            past_key_values=past,
+            use_cache=True,
+        )[0]
+        return states
+
+    def _keep(self, ids: Tensor, mask: Tensor) -> Below | None:
+        if not self.late:
+            return None
+        past = self._past(len(ids)) if self.shared else None
+        with _watched(self.adapter, self.first) as seen:
+            self._run(ids, mask, past)
+        return _below(self.first, seen[0])
+
+    # -- the prefix ------------------------------------------------------------------------
+
+    def _read_prefix(self) -> None:
+        """Run the prefix whole once, for its states and for the sizes of its keys and values."""
+        if self.late:
+            with _watched(self.adapter, self.first) as seen:
+                past = self._past(1)
+            self._below = _below(self.first, seen[0])
+            self._sizes = [_zeros(layer, self.prefix) for layer in past.layers[: self.first]]
+
+    def _past(self, rows: int) -> Any:
+        """A cache of the prefix for so many rows."""
+        past = self.adapter.decoder(input_ids=self.prefix, use_cache=True).past_key_values
+        if rows > 1:
+            past.batch_repeat_interleave(rows)
+        return past
+
+    def _late_past(self, rows: int) -> Any:
+        """The same by the late blocks alone; the gradient flows through it."""
+        with _left_out(self.adapter, self._below):
+            past = self._past(rows)
+        for layer, (keys, values) in enumerate(self._sizes):
+            # Nobody reads them, but a cache tells its length by its first block.
+            past.update(*(each.expand(rows, -1, -1, -1) for each in (keys, values)), layer)
+        return past
+
+
+def _left_out(adapter: Adapter, below: Below | None) -> AbstractContextManager[None]:
+    return nullcontext() if below is None else standing_in(adapter, below)
+
+
+@contextmanager
+def standing_in(adapter: Adapter, below: Below) -> Iterator[None]:
+    """While this lasts, the blocks below `below.first` give its states and compute nothing.
+
+    The host is changed for all threads; afterwards it is exactly what it was.
+    """
+    blocks = list(adapter.layers[: below.first])
+    stand_in, own = _StandIn(below), [block.__dict__.get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.__dict__["forward"] = stand_in.forward
+        yield
+    finally:
+        for block, before in zip(blocks, own, strict=True):
+            _put_back(block, before)
+
+
+class _StandIn:
+    def __init__(self, below: Below) -> None:
+        self.below = below
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        # Whatever came before and was made of it: the kept states are what comes out last.
+        states, extras = self.below.states, self.below.extras
+        return states if extras is None else (states, *[None] * extras)
+
+
+def _put_back(block: nn.Module, forward: Any) -> None:
+    if forward is None:
+        block.__dict__.pop("forward", None)
+    else:
+        block.__dict__["forward"] = forward
+
+
+@contextmanager
+def _watched(adapter: Adapter, first: int) -> Iterator[list[Any]]:
+    """Collects what block `first - 1` gives, call by call."""
+    seen: list[Any] = []
+    # In front of all other hooks, which will act on the kept states again.
+    hook = adapter.layers[first - 1].register_forward_hook(
+        lambda module, args, output: seen.append(output), prepend=True
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _below(first: int, output: Any) -> Below:
+    if isinstance(output, tuple):
+        return Below(first, output[0], len(output) - 1)
+    return Below(first, output, None)
+
+
+def _zeros(layer: Any, prefix: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of a prefix with nothing in them; a sliding window keeps fewer itself."""
+    sizes = [
+        (*kept.shape[:-2], prefix.shape[1], kept.shape[-1]) for kept in (layer.keys, layer.values)
+    ]
+    return layer.keys.new_zeros(sizes[0]), layer.values.new_zeros(sizes[1])
