@@ -5,8 +5,9 @@ tool's scoring of the same weights through its own Hugging Face class. The tool 
 the data in the form of its own tasks, with the wording that its own task files have.
 
     pip install 'engram-transformers[outside]'
-    python -m benchmarks.outside            100 cases of each probe
-    python -m benchmarks.outside -n 5       fewer, and nothing is stored
+    python -m benchmarks.outside                 100 cases of each probe
+    python -m benchmarks.outside lambada piqa    some of the probes
+    python -m benchmarks.outside -n 5            fewer cases, and nothing is stored
 """
 
 from __future__ import annotations
@@ -36,16 +37,23 @@ Row = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("probes", nargs="*", choices=[*PROBES, []], help="all when none is named")
     parser.add_argument("-n", type=int, default=CASES)
-    n = parser.parse_args().n
+    options = parser.parse_args()
     host = load()
-    table = {name: compare(host, name, n=n) for name in PROBES}
-    result = {"n": n, "seed": 0, "probes": table, "tool": _version(), "close": CLOSE}
-    result["provenance"] = provenance(host)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if n == CASES:
-        RESULT.write_text(text + "\n")
+    for name in options.probes or PROBES:
+        found = compare(host, name, n=options.n)
+        print(json.dumps({name: found}), flush=True)
+        if options.n == CASES:
+            _store(name, {**found, "tool": _version(), "provenance": provenance(host)})
+
+
+def _store(name: str, found: Row) -> None:
+    """Put one probe's numbers beside those of the others."""
+    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    probes = {**stored.get("probes", {}), name: found}
+    result = {"n": CASES, "seed": 0, "close": CLOSE, "probes": dict(sorted(probes.items()))}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def compare(host: Host, name: str, *, n: int) -> Row:
@@ -79,11 +87,8 @@ def by_tool(model: Any, name: str, cases: list[Case]) -> list[Row]:
         )
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     return [
-        {
-            "right": bool(s["acc"]),
-            "logprobs": [float(logprob) for logprob, _ in s["filtered_resps"]],
-        }
-        for s in samples
+        {"right": bool(one["acc"]), "logprobs": [float(pair[0]) for pair in one["filtered_resps"]]}
+        for one in samples
     ]
 
 

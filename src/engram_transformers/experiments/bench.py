@@ -93,7 +93,7 @@ class Bench:
             found, records = self._answers(experiment)
         result = {
             **{name: experiment.as_dict()[name] for name in _SHOWN},
-            **{name: v.as_dict() if isinstance(v, Measure) else v for name, v in found.items()},
+            **_plain(found),
             "experiment": experiment.as_dict(),
             "digest": experiment.digest,
             "seconds": round(time.perf_counter() - started, 1),
@@ -184,7 +184,7 @@ class Bench:
             memory.teach(others, check=False, progress=self._ticker("distractors", len(others)))
         for size, facts in _portions(experiment, lesson(experiment, task)):
             self._teach_portion(memory, facts, experiment, taught)
-            if size in experiment.points:
+            if experiment.points:
                 taught.curve.append(self._point(memory, task, size, taught))
         _tell(memory, task)
         return memory, taught
@@ -218,7 +218,7 @@ class Bench:
         found = scores.answers(cases, replace(task, categories={}))
         found |= scores.cost(memory, taught.seconds)
         found |= scores.pace(self.host, _watched(task)[-1], form=task.form)
-        return {"T": size} | {name: value.as_dict() for name, value in found.items()}
+        return {"T": size} | _plain(found)
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -243,6 +243,13 @@ class Bench:
 
 
 _SHOWN = ("task", "memory", "variant", "seed", "options", "control", "protocol")
+
+
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    """JSON-ready data, without metrics of which there is no case."""
+    measured = {name: v for name, v in found.items() if isinstance(v, Measure)}
+    rest = {name: v for name, v in found.items() if name not in measured}
+    return {name: v.as_dict() for name, v in measured.items() if v.n} | rest
 
 
 def check_names(experiment: Experiment) -> None:

@@ -120,7 +120,7 @@ def test_perplexity_is_that_of_the_whole_text() -> None:
     assert sum(case["words"] for case in found.cases) == len(text.split())
     words = found.also["word_perplexity"].value
     assert math.log(words) == pytest.approx(loss / len(text.split()), rel=1e-4)
-    assert perplexity(host.adapter, host.tokens, text, window=48, n=2).measure.n == 2
+    assert perplexity(host.adapter, host.tokens, text, window=48, n=5).measure.n == 5
 
 
 def test_the_likeliest_choice_is_chosen() -> None:

@@ -105,9 +105,9 @@ def test_the_same_seed_gives_the_same_numbers(bench: Bench) -> None:
 
 
 def test_points_on_the_way_are_scored(bench: Bench) -> None:
-    found = run(bench, "lookup", points=(1, 3))
-    assert [point["T"] for point in found["curve"]] == [1, 3]
-    assert [point["gen_rel"]["n"] for point in found["curve"]] == [1, 3]
+    found = run(bench, "lookup", points=(1, 3, 99))
+    assert [point["T"] for point in found["curve"]] == [1, 3, 5]
+    assert [point["gen_rel"]["n"] for point in found["curve"]] == [1, 3, 5]
 
 
 def test_one_memory_is_taught_once_for_several_experiments(bench: Bench) -> None:

@@ -86,7 +86,7 @@ def _decide(sheet: Sheet, job: str) -> Decision | None:
         "unchanged": _at_least(UNCHANGED, _cell(able, sheet.unchanged)),
         "forgets": _at_least(1, _cell(able, _first(sheet, "undo_exact"))),
         "cheapest": _cell(able, _first(sheet, "seconds_per_fact")),
-        "fastest": _cell(able, _first(sheet, "ms_per_token", "slowdown")),
+        "fastest": _cell(able, _first(sheet, "slowdown", "ms_per_token")),
     }
     return Decision(_far(job, sheet.taught), sheet.title, cells, _use(cells), len(compared))
 
