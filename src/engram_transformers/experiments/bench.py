@@ -130,7 +130,8 @@ class Bench:
     ) -> dict[str, Any]:
         """What only a memory has: retention, undo, cost."""
         found: dict[str, Any] = {"refused": taught.refused[:EXAMPLES]}
-        found["taught"] = len(memory)
+        found |= {"taught": len(memory), "config": dict(memory.directory.config)}
+        found["protocol"] = _protocol(experiment, memory)
         if taught.curve:
             found["curve"] = taught.curve
         absent = {}
