@@ -158,7 +158,12 @@ class Sheet:
     @property
     def chosen(self) -> list[str]:
         """The few metrics that stand for the task where space is short."""
-        found = [name for name in (self.taught, self.wordings, self.unchanged) if name]
+        # A host that reads its facts tends to answer in a sentence: that it holds the answer
+        # must not go unseen.
+        held = f"{self.wordings}_contains" if self.wordings else None
+        among = self.names
+        found = [name for name in (self.taught, self.wordings, held, self.unchanged) if name]
+        found = [name for name in found if name in among]
         if self.taught:
             return found
         return [name for name in self.names if kind(name) != "cost"][:3]
