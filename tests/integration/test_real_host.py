@@ -108,3 +108,21 @@ def test_another_encoder_is_refused(host: Host, tmp_path: Path) -> None:
     config.write_text(json.dumps(known))
     with pytest.raises(HostMismatch, match="another minilm encoder"):
         host.open_memory(tmp_path / "acme")
+
+
+def test_a_lora_memory_is_taught_found_again_and_leaves_no_trace(
+    host: Host, tmp_path: Path
+) -> None:
+    facts, keys = FACTS[:2], list(host.model.state_dict())
+    bare = logits(host, UNKNOWN[1])
+    with host.open_memory(tmp_path / "acme", kind="lora") as memory:
+        receipt = memory.teach(facts)
+        assert len(receipt.taught) == len(facts) and receipt.checked
+    assert torch.equal(logits(host, UNKNOWN[1]), bare)
+    assert list(host.model.state_dict()) == keys
+    with host.open_memory(tmp_path / "acme", read_only=True):
+        assert host.ask_all([f.prompt for f in facts], max_new_tokens=12) == [
+            fact.answer for fact in facts
+        ]
+        with host.bare():
+            assert torch.equal(logits(host, UNKNOWN[1]), bare)
