@@ -149,7 +149,7 @@ class Bench:
             bare = self._alone(prompts, task.form)
             found["undo_exact"] = scores.undo(self.host, memory, prompts, bare, form=task.form)
         except CannotForget as reason:
-            absent["undo_exact"] = str(reason)
+            absent["undo_exact"] = str(reason).replace(str(memory.directory.path), "this memory")
         return found | ({"absent": absent} if absent else {})
 
     def _harm(self, experiment: Experiment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
