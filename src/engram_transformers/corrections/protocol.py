@@ -1,0 +1,36 @@
+"""What this room asks of a memory; an `OpenMemory` of any kind has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from engram_transformers.types import Fact, Firing, Receipt
+
+
+class Explains(Protocol):
+    """A memory that can be looked into."""
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """The facts that it knows, oldest first."""
+        ...
+
+    def explain(self, question: str) -> Firing:
+        """Which fact fires on a question."""
+        ...
+
+
+class Teachable(Explains, Protocol):
+    """A memory that can be taught."""
+
+    def teach(
+        self,
+        facts: Iterable[Fact],
+        *,
+        who: str | None = None,
+        why: str | None = None,
+        source: str | None = None,
+    ) -> Receipt:
+        """Teach facts; the receipt says which of them hold."""
+        ...
