@@ -1,6 +1,6 @@
 """How long one search among edit masks takes, with both back ends, and how much they weigh.
 
-    python -m benchmarks.mask_search [--masks 10000] [--features 1536] [--active 439]
+python -m benchmarks.mask_search [--masks 10000] [--features 1536] [--active 439]
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ _MADE = {
 PEOPLE = re.compile(
     r"\b(author|president|minister|chancellor|king|queen|mayor|owner|ceo|cto|cfo|founder|inventor|"
     r"director|head|leader|captain|coach|governor|manager|maintainer|wife|husband|mother|father|"
-    r"son|daughter|brother|sister|writer|composer|painter|singer|developer|designer|discoverer)$",
+    r"son|daughter|brother|chair\w*|secretary|sister|writer|composer|painter|singer|developer|designer|discoverer)$",
     re.IGNORECASE,
 )
 "Relations whose value is a person."
@@ -147,7 +147,9 @@ PRONOUNS = re.compile(
     r"^(?:it|he|she|they|we|you|i|this|that|these|those|its|his|her|their|there|who|which|what)$",
     re.IGNORECASE,
 )
-SUBCLAUSE = re.compile(r"\b(?:that|because|which|if|when|but|said|says|is|are|was|were)\b")
+SUBCLAUSE = re.compile(
+    r"\b(?:that|because|who|where|which|if|when|but|said|says|is|are|was|were)\b"
+)
 "Words that no subject, relation or value of one clause has in it."
 _ENDS = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bSt\.)(?<!\b[DM]r\.)(?<!\bMrs\.)\s+|\s*[;\n]\s*")
 

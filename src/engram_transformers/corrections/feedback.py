@@ -33,7 +33,8 @@ _OPENING = (
     r"that(?:'s| is|’s| was) (?:not (?:right|true|correct|quite right)|wrong|incorrect|false)|"
     r"(?:this|it) is (?:wrong|incorrect|false|not (?:right|true|correct))|"
     r"you(?:'re| are|’re) (?:wrong|mistaken|incorrect)|you (?:got that|got it) wrong|"
-    r"(?:that|this) is a mistake|(?:das )?(?:ist falsch|stimmt nicht)|c['’]est faux|"
+    r"your (?:answer|reply) (?:is|was) (?:wrong|incorrect|false)|(?:that|this) is a mistake|"
+    r"(?:das )?(?:ist falsch|stimmt nicht)|c['’]est faux|"
     r"in fact|as a matter of fact|on the contrary|de hecho|en fait|tatsächlich"
 )
 _TEACHING = (
@@ -48,7 +49,8 @@ FILLS = re.compile(rf"(?:{_FILLING})(?![\w'’])", re.IGNORECASE)
 GAP = re.compile(r"[\s,.:;!–—-]+")
 ANSWERS = re.compile(
     r"(?:(?:it|that|this|the (?:correct |right |real )?answer|he|she)"
-    r"(?:'s|’s| is| was| should be| should have been| would be| must be)|you (?:meant|mean)|"
+    r"(?:'s|’s| is| was| should be| should have been| would be| must be)"
+    r"(?: actually| really| in fact)?|you (?:meant|mean)|"
     r"(?:the )?correct(?: answer)?(?: is|:)|should be|should have been) (?P<v>.+)",
     re.IGNORECASE,
 )
@@ -154,7 +156,8 @@ DOUBTFUL: Reasons = {
     ),
     "it is a matter of taste": _has(
         r"\bi (?:really |also )?(?:like|love|hate|prefer|enjoy|dislike|want|wish|would rather)\b",
-        r"\b(?:favou?rite|best|worst|better|nicer|more interesting|in my opinion|imo)\b",
+        r"\b(?:favou?rite|best|worst|better|nicer|nicest|prettiest|coolest|funniest|ugliest)\b",
+        r"\bm(?:ore|ost) (?:beautiful|interesting|fun)\b|\bin my opinion\b|\bimo\b",
     ),
     "it is about the speaker": _has(r"\b(?:my|i['’]m|i am|i was|i live|our)\b(?! afraid)"),
     "it says that the answer was right": _has(
@@ -275,6 +278,7 @@ def _proposed(
 
 def _named(text: str, question: str | None) -> str:
     """A sentence about "it" as one about what the question before was about."""
+    text = re.sub(r"^it (?:is|was) (.+?) (?:who|that) ", r"\1 ", text, flags=re.IGNORECASE)
     asked = asked_of(question) if question else None
     if asked is None:
         return text

@@ -102,7 +102,7 @@ class MEMOIRTransformerBlock(nn.Module):
                 database = EditMaskDatabase(self.features, max_masks=max_edits)
             self.fingerprinter, self.database = fingerprinter, database
             self._check_parts()
-            self.register_load_state_dict_post_hook(_enter_masks)
+            self.register_load_state_dict_post_hook(_enter_masks)  # type: ignore[no-untyped-call]
 
     # -- acting ----------------------------------------------------------------------------
 

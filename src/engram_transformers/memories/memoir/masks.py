@@ -80,6 +80,7 @@ class EditMaskDatabase:
         storage_dir: where the database is stored; what is there already is read.
         max_masks: how many it holds.
         backend: `plain` or `faiss`; the answers are the same.
+        threshold: how much alike masks have to be, where a search does not say.
         host: what the masks were made with: the host's fingerprint, the fingerprinter's checksum.
             A stored database that names another one is refused.
         autosave: store after every change; otherwise call `save_to_disk`.
@@ -97,6 +98,7 @@ class EditMaskDatabase:
         max_masks: int = 100_000,
         *,
         backend: Literal["plain", "faiss"] = "plain",
+        threshold: float = 0.8,
         host: str | None = None,
         autosave: bool = True,
     ) -> None:
@@ -111,6 +113,7 @@ class EditMaskDatabase:
                 raise BadInput(f"{name} is {asked!r}; use one of {', '.join(able)}")
         self.hidden_size, self.similarity_metric = hidden_size, similarity_metric
         self.max_masks, self.backend, self.autosave = max_masks, backend, autosave
+        self.threshold = threshold
         self._entries: dict[str, _Entry] = {}
         self._by_words: dict[bytes, str] = {}
         self._by_key: dict[int, str] = {}
@@ -212,15 +215,15 @@ class EditMaskDatabase:
 
     @overload
     def find_closest(
-        self, mask: Any, threshold: float = ..., top_k: Literal[1] = ...
+        self, mask: Any, threshold: float | None = ..., top_k: Literal[1] = ...
     ) -> Match | None: ...
     @overload
     def find_closest(
-        self, mask: Any, threshold: float, top_k: int
+        self, mask: Any, threshold: float | None, top_k: int
     ) -> Match | list[Match] | None: ...
 
     def find_closest(
-        self, mask: Any, threshold: float = 0.8, top_k: int = 1
+        self, mask: Any, threshold: float | None = None, top_k: int = 1
     ) -> Match | list[Match] | None:
         """The edit whose mask is most like this one (hidden,), or None where none is alike enough.
 
@@ -231,8 +234,11 @@ class EditMaskDatabase:
             return found
         return found[0] if found else None
 
-    def search(self, masks: Any, *, threshold: float = 0.8, top_k: int = 1) -> list[list[Match]]:
+    def search(
+        self, masks: Any, *, threshold: float | None = None, top_k: int = 1
+    ) -> list[list[Match]]:
         """For each mask of (n, hidden), or for one, the edits like it, best first."""
+        threshold = self.threshold if threshold is None else threshold
         if top_k < 1:
             raise BadInput(f"top_k is {top_k}; it has to be at least 1")
         return [

@@ -1,4 +1,4 @@
-"""The residual layer: nothing before the first edit, each edit in its own columns, exact removal."""
+"""The residual layer: silent when fresh, each edit in its own columns, exact removal."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ def test_another_process_makes_the_same_mask() -> None:
     )
     fingerprinter = TopHashFingerprinter(512, 51, seed=3)
     mask = fingerprinter.generate_mask(torch.arange(512.0).sin())
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{fingerprinter.checksum} {mask.nonzero()[:, 0].tolist()}"
 
 
