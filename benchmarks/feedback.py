@@ -15,12 +15,9 @@ SET = Path(__file__).parents[1] / "tests" / "unit" / "corrections"
 
 def main() -> None:
     sys.path.insert(0, str(SET))
-    from feedback_set import counts, part
+    from feedback_set import PARTS, counts, part
 
     print(json.dumps({name: _rates(counts(part(name))) for name in PARTS}, indent=1))
-
-
-PARTS = ("seen", "unseen", "last")
 
 
 def _rates(found: Any) -> dict[str, Any]:

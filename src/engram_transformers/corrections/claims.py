@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from engram_transformers.stores.text import normalise
 
@@ -62,7 +63,7 @@ _MADE = {
 PEOPLE = re.compile(
     r"\b(author|president|minister|chancellor|king|queen|mayor|owner|ceo|cto|cfo|founder|inventor|"
     r"director|head|leader|captain|coach|governor|manager|maintainer|wife|husband|mother|father|"
-    r"son|daughter|brother|chair\w*|secretary|sister|writer|composer|painter|singer|developer|designer|discoverer)$",
+    r"son|daughter|brother|treasurer|lead|chair\w*|secretary|sister|writer|composer|painter|singer|developer|designer|discoverer)$",
     re.IGNORECASE,
 )
 "Relations whose value is a person."
@@ -139,7 +140,7 @@ SUBJECT = r"(?P<s>(?:the |The )?\S[^?!;:]{0,78}?)"
 RELATION = r"(?P<r>[^\W\d_][\w -]{1,38}?)"
 VALUE = r"(?P<v>\S[^?!;]{0,158}?)"
 DENIAL = re.compile(
-    r"(?:,| -| –| —|;)? (?:(?:and|but) )?(?:is |it's |it is |was )?"
+    r"(?:,| -| –| —|;)? (?:(?:and|but) )?(?:it's |it is )?"
     r"(?:not|rather than|instead of|nicht|und nicht|pas|et non|y no|no) (?P<x>[^,.;!?]{1,80})$",
     re.IGNORECASE,
 )
@@ -154,9 +155,15 @@ SUBCLAUSE = re.compile(
 _ENDS = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bSt\.)(?<!\b[DM]r\.)(?<!\bMrs\.)\s+|\s*[;\n]\s*")
 
 
+LONGEST = 300
+"Characters of a sentence that is looked at."
+
+
 def claim_of(sentence: str) -> Claim | None:
     """What one sentence claims, if the grammar has a line for it."""
     text, denied = split_denial(_bare(sentence))
+    if len(text) > LONGEST:
+        return None
     for form in FORMS:
         for pattern in form.says:
             found = _says(pattern, form.value).fullmatch(text)
@@ -197,11 +204,10 @@ def sentences(text: str) -> list[str]:
 
 def joined(sentence: str) -> list[str]:
     """The claims that an `and` joins in a sentence; the sentence, where it joins none."""
-    for found in re.finditer(r",? and ", sentence):
-        first, second = sentence[: found.start()], sentence[found.end() :]
-        if claim_of(first) and claim_of(joined(second)[0]):
-            return [first, *joined(second)]
-    return [sentence]
+    ends = [0, *(found.end() for found in re.finditer(r",? and ", sentence)), len(sentence) + 5]
+    parts = [sentence[a:b].removesuffix(" and ").rstrip(",") for a, b in pairwise(ends)]
+    # Names have an `and` in them too: all parts are claims, or the sentence is one.
+    return parts if len(parts) > 1 and all(map(claim_of, parts)) else [sentence]
 
 
 def split_denial(text: str) -> tuple[str, str | None]:
@@ -214,9 +220,8 @@ def clean(text: str) -> str:
     """A name without what surrounds it in a sentence: punctuation and quotes."""
     text = normalise(text).strip(" ,;:!\"“”«»'’‘*`")
     # A full stop ends a sentence, unless it ends an abbreviation: D.C., Jr.
-    return (
-        text if re.search(r"(?:\.\w|\b[A-Z]|\bJr|\bSr|\bInc|\bLtd)\.$", text) else text.rstrip(".")
-    )
+    short = re.search(r"(?:\.\w|\b[A-Z]|\bJr|\bSr|\bInc|\bLtd)\.$", text)
+    return text if short else text.rstrip(".")
 
 
 def fold(text: str) -> str:

@@ -33,6 +33,7 @@ _OPENING = (
     r"that(?:'s| is|’s| was) (?:not (?:right|true|correct|quite right)|wrong|incorrect|false)|"
     r"(?:this|it) is (?:wrong|incorrect|false|not (?:right|true|correct))|"
     r"you(?:'re| are|’re) (?:wrong|mistaken|incorrect)|you (?:got that|got it) wrong|"
+    r"you made a (?:mistake|error)|"
     r"your (?:answer|reply) (?:is|was) (?:wrong|incorrect|false)|(?:that|this) is a mistake|"
     r"(?:das )?(?:ist falsch|stimmt nicht)|c['’]est faux|"
     r"in fact|as a matter of fact|on the contrary|de hecho|en fait|tatsächlich"
@@ -56,6 +57,13 @@ ANSWERS = re.compile(
 )
 "A value for a question that was asked before."
 CITED = re.compile(r"(?:according to|per) (?P<x>(?:[\w.']+ ){0,4}?[\w.']+),? (?=the |[A-Z])")
+
+TAIL = re.compile(
+    r",? (?:please|thanks|thank you|dude|mate|man|okay|ok|by the way|btw|of course|obviously|duh|"
+    r"you \w+)[.! ]*$",
+    re.IGNORECASE,
+)
+"What is said to the listener at the end of a sentence, and not of the subject."
 
 
 @dataclass(frozen=True)
@@ -177,13 +185,19 @@ VAGUE = re.compile(
     r"true|beautiful|great|nice|awful|terrible|boring|amazing|bad|good|big|small|bigger|smaller|"
     r"important|famous|popular|interesting|complicated|unknown|unclear|older|newer|pretty|ugly|"
     r"stupid|silly|weird|fine|obvious|none of|nothing|what|who|where|that|this|it|he|she|they|"
-    r"a mess|a joke|better|worse|the same|different|more|less|nonsense|rubbish|a lie|lies|due|well|"
+    r"there|a mess|a joke|better|worse|the same|more|less|nonsense|rubbish|a lie|lies|due|well|"
     r"only)\b",
     re.IGNORECASE,
 )
 "Beginnings of values that name nothing."
 DESCRIBES = re.compile(r"[a-z]{3,}(?:ed|ing)\b")
 "Values that say how something is, not what: `overrated`, `moved to May`."
+PLAIN = re.compile(
+    r"\b(?:colou?r|material|shape|status|state|language|flavou?r|sport|animal|food|gender|unit|"
+    r"number of .*|painter|author|code ?name|name|type|kind|category|genre|format|phase)$",
+    re.IGNORECASE,
+)
+"Relations whose values are ordinary words."
 NAME = re.compile(
     r"(?:[A-Z0-9][^\s]*|of|the|and|de|da|di|du|la|le|van|von|der|den|y|el|al)"
     r"(?: (?:[A-Z0-9][^\s]*|of|the|and|de|da|di|du|la|le|van|von|der|den|y|el|al))*"
@@ -242,7 +256,7 @@ def _opened(sentence: str) -> _Opened:
             break
         rest = rest[found.end() :]
     cited = CITED.match(rest)
-    rest = rest[cited.end() :] if cited else rest
+    rest = TAIL.sub("", rest[cited.end() :] if cited else rest)
     return _Opened(sentence, rest, corrects, teaches, clean(cited["x"]) if cited else None)
 
 
@@ -282,8 +296,9 @@ def _named(text: str, question: str | None) -> str:
     asked = asked_of(question) if question else None
     if asked is None:
         return text
-    text = re.sub(r"^(?:its|his|her|their) ", f"{asked[0]}'s ", text, flags=re.IGNORECASE)
-    return re.sub(r"^(?:it|he|she|they) ", f"{asked[0]} ", text, flags=re.IGNORECASE)
+    # A function, since the name may hold what looks like a reference to a group.
+    text = re.sub(r"^(?:its|his|her|their) ", lambda _: f"{asked[0]}'s ", text, flags=re.I)
+    return re.sub(r"^(?:it|he|she|they) ", lambda _: f"{asked[0]} ", text, flags=re.I)
 
 
 def _from_claim(
@@ -291,7 +306,7 @@ def _from_claim(
 ) -> tuple[ProposedEdit | None, str]:
     if VAGUE.match(claim.value) or re.match(r"(?:not|nicht|pas|no)\b", claim.value, re.IGNORECASE):
         return None, "it does not say what is right"
-    if DESCRIBES.match(claim.value):
+    if DESCRIBES.match(claim.value) or _only_describes(claim, opened.whole):
         return None, "it does not say what is right"
     if re.search(r"\bor\b", claim.value):
         return None, "it says two different things are right"
@@ -313,6 +328,14 @@ def _from_claim(
         source=opened.source,
     )
     return proposal, ""
+
+
+def _only_describes(claim: Claim, whole: str) -> bool:
+    """Whether the value may be how something is (`cold`), and not what it is."""
+    single = re.fullmatch(r"[^\W\d_]+", claim.value) is not None and claim.value.islower()
+    # Somebody who writes no capitals at all writes names without them too.
+    careful = not whole.islower()
+    return single and careful and claim.denied is None and not PLAIN.search(claim.relation)
 
 
 def _answered(opened: _Opened, question: str | None, *, meant: bool) -> Claim | None:

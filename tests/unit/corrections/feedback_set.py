@@ -9,6 +9,7 @@ from typing import Any
 
 from engram_transformers.corrections import read_feedback
 
+PARTS = ("seen", "unseen", "last", "fresh")
 Row = dict[str, Any]
 ROWS: list[Row] = [
     json.loads(line)

@@ -1,29 +1,31 @@
 """Feedback becomes proposed edits or a reason; nothing is guessed and nothing is written.
 
-187 labelled sentences lie in `feedback.jsonl`, in three parts. A proposal is right if question and
-answer are both those of the label, to the letter.
+235 labelled sentences lie in `feedback.jsonl`, in four parts, each written before it was tried.
 
-| part | sentences | proposals wanted | when first measured (right, wrong, missed) | now |
-|---|---|---|---|---|
-| seen: used to write the rules | 85 | 40 | 37, 2, 3 | 40, 0, 0 |
-| unseen: written before the rules were tried | 54 | 25 | 21, 7, 4 | 23, 0, 2 |
-| last: written after `unseen` was used | 48 | 21 | 17, 4, 4 | 21, 0, 0 |
+| part | sentences | wanted | first measured: right, wrong, missed | silent as wanted | now |
+|---|---|---|---|---|---|
+| seen: the rules were written with it | 85 | 40 | 37, 2, 3 | 48 of 48 | 40, 0, 0 |
+| unseen | 54 | 25 | 21, 7, 4 | 27 of 31 | 23, 0, 2 |
+| last, written after `unseen` was used | 48 | 21 | 17, 4, 4 | 27 of 28 | 21, 0, 0 |
+| fresh, written after `last` was used | 48 | 20 | 16, 4, 4 | 27 of 29 | 19, 0, 1 |
 
-All three have been used to mend rules since, so what to expect of other sentences of this kind is
-the column of the first measurement of `unseen` and `last` together: precision 38 of 49 (0.78),
-recall 38 of 46 (0.83), and silence on 54 of the 59 sentences that want it (0.92). They are one
-author's: `python -m benchmarks.feedback` prints the figures as they are now.
+All have been used to mend rules since, so what to expect of other sentences of this kind is what
+was measured first, over the last three together: precision 54 of 69 (0.78), recall 54 of 66 (0.82),
+silent on 81 of the 88 sentences that want it (0.92). A proposal counts as right only if question
+and answer are those of the label to the letter. The sentences are one author's.
+`python -m benchmarks.feedback` prints the figures as they are now.
 """
 
 from __future__ import annotations
 
 import pytest
-from feedback_set import ROWS, Row, counts, part, proposed, wanted
+from feedback_set import PARTS, ROWS, Row, counts, part, proposed, wanted
 
 from engram_transformers.corrections import ProposedEdit, read_feedback
 
 KNOWN_MISSES = {
     "No, the release of version 2.0 was moved to May.",
+    "I'm sorry but the museum opens at 10 am.",
     "Wrong, Canberra replaced Melbourne as the capital of Australia in 1927, so it's Canberra.",
 }
 CAPITAL = "What is the capital of Australia?"
@@ -43,10 +45,15 @@ def test_every_labelled_sentence(row: Row) -> None:
 
 
 def test_precision_and_recall_are_those_that_the_docstring_names() -> None:
-    found = {name: counts(part(name)) for name in ("seen", "unseen", "last")}
+    found = {name: counts(part(name)) for name in PARTS}
     figures = {n: (c["right"], c["wrong"], c["missed"]) for n, c in found.items()}
-    assert figures == {"seen": (40, 0, 0), "unseen": (23, 0, 2), "last": (21, 0, 0)}
-    assert [len(part(name)) for name in found] == [85, 54, 48]
+    assert figures == {
+        "seen": (40, 0, 0),
+        "unseen": (23, 0, 2),
+        "last": (21, 0, 0),
+        "fresh": (19, 0, 1),
+    }
+    assert [len(part(name)) for name in found] == [85, 54, 48, 48]
     assert all(c["silent"] == c["none wanted"] for c in found.values())
 
 
@@ -107,6 +114,45 @@ def test_there_is_a_reason_where_there_is_no_proposal(text: str, reason: str) ->
     assert any(part in read.reason for part in reason.split("|")), read.reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No, Sydney is not the capital of Australia.",
+        "Sydney is not the capital of Australia.",
+        "No, it's not Sydney.",
+        "Sydney isn't the capital, you know.",
+        "There's no Sydney in it.",
+    ],
+)
+def test_what_is_only_denied_is_never_proposed(text: str) -> None:
+    assert not read_feedback(text, question=CAPITAL, said="Sydney").proposals
+
+
+def test_what_is_said_to_the_listener_is_not_part_of_the_answer() -> None:
+    assert one("No, the capital of Australia is Canberra, you fool!").answer == "Canberra"
+    assert one("No, it's Canberra, thanks.", question=CAPITAL).answer == "Canberra"
+
+
+def test_names_may_hold_anything() -> None:
+    asked = r"Where was A\g<1>da born?"
+    found = one("No, she was born in London.", question=asked)
+    assert found.question == asked and found.answer == "London"
+
+
+def test_three_claims_in_a_sentence_are_three() -> None:
+    text = "No, Oslo is the capital of Norway and Rome is the capital of Italy, and Bern of all."
+    assert len(read_feedback(text).proposals) < 2  # not all parts are claims
+    text = text.replace("Bern of all", "Bern is the capital of Switzerland")
+    assert [p.answer for p in read_feedback(text).proposals] == ["Oslo", "Rome", "Bern"]
+
+
 def test_long_and_odd_feedback_is_read_in_no_time() -> None:
-    for text in ("the " * 499, "and " * 499, "No, " * 499, "a of " * 399, "'s is " * 330):
+    for text in (
+        "the " * 499,
+        "and " * 499,
+        "No, " * 499,
+        "a of " * 399,
+        "'s is " * 330,
+        "Oslo is the capital of Norway and " * 50,
+    ):
         assert not read_feedback(text, question=CAPITAL, said="Sydney").proposals
