@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -169,10 +170,10 @@ class EditMaskDatabase:
                 f"the database holds {len(self)} masks and max_masks is {self.max_masks}. Remove "
                 "edits, consolidate, or open it with a larger max_masks."
             )
-        for rival in rivals:
-            self._drop(rival)
-        self._put(edit_id, words, metadata=note, merged=())
-        self._changed()
+        with self._change():
+            for rival in rivals:
+                self._drop(rival)
+            self._put(edit_id, words, metadata=note, merged=())
         return Added(edit_id, stored=True, replaced=rivals)
 
     def remove(self, edit_id: str) -> bool:
@@ -188,8 +189,8 @@ class EditMaskDatabase:
                     f"{owner!r}"
                 )
             return False
-        self._drop(edit_id)
-        self._changed()
+        with self._change():
+            self._drop(edit_id)
         return True
 
     def consolidate(self, threshold: float = 0.95) -> tuple[Merged, ...]:
@@ -201,14 +202,13 @@ class EditMaskDatabase:
         if not 0 < threshold <= 1:
             raise BadInput(f"threshold is {threshold}; it has to be above 0 and at most 1")
         merged = []
-        for leader in self.ids:
-            if leader in self._entries:
-                group = self._like(leader, threshold)
+        with self._change():
+            for leader in self.ids:
+                group = self._like(leader, threshold) if leader in self._entries else []
                 if group:
                     merged.append(self._merge(leader, group))
-        if merged:
-            self._rebuild()
-            self._changed()
+            if merged:
+                self._rebuild()
         return tuple(merged)
 
     # -- reading ---------------------------------------------------------------------------
@@ -356,10 +356,12 @@ class EditMaskDatabase:
         return Merged(leader, tuple(group))
 
     def _rebuild(self) -> None:
-        self._search = filled(
-            self._empty_search(), ((entry.key, entry.words) for entry in self._entries.values())
-        )
-        self._by_words = {entry.words.tobytes(): id for id, entry in self._entries.items()}
+        """Make everything that is looked up by anew from the entries."""
+        entries = self._entries.items()
+        rows = ((entry.key, entry.words) for _, entry in entries)
+        self._search = filled(self._empty_search(), rows)
+        self._by_words = {entry.words.tobytes(): id for id, entry in entries}
+        self._by_key = {entry.key: id for id, entry in entries}
 
     def _empty_search(self) -> Any:
         words = width(self.hidden_size)
@@ -369,9 +371,20 @@ class EditMaskDatabase:
         for row in rows:
             self._put(row.id, row.words, metadata=row.metadata, merged=row.merged)
 
-    def _changed(self) -> None:
-        if self._shelf is not None and self.autosave:
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the database and store it; where that fails, it is what it was before."""
+        if self._shelf is None or not self.autosave:
+            yield
+            return
+        before = {id: replace(entry) for id, entry in self._entries.items()}
+        try:
+            yield
             self.save_to_disk()
+        except BaseException:
+            self._entries = before
+            self._rebuild()
+            raise
 
 
 def likeness(first: Tensor, second: Tensor, metric: Metric = "cosine") -> float:

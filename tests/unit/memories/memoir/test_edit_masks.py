@@ -265,6 +265,9 @@ def test_two_writers_do_not_lose_each_others_edits(tmp_path: Path) -> None:
     one.add("d", mask(66))
     with pytest.raises(StoreLocked, match="open it again"):
         other.add("e", mask(67))
+    assert other.ids == ("a", "b", "c")  # what could not be stored is not there either
+    found = other.find_closest(mask(*range(10)))
+    assert found is not None and found.edit_id == "a"
     assert EditMaskDatabase(70, storage_dir=tmp_path).ids == ("a", "b", "c", "d")
 
 
