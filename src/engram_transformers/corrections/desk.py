@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from engram_transformers.corrections.feedback import ProposedEdit, Read, read_feedback
 from engram_transformers.corrections.knowledge import Knowledge, says
 from engram_transformers.corrections.protocol import Teachable
-from engram_transformers.errors import UnknownFact
-from engram_transformers.types import Receipt
+from engram_transformers.errors import CannotForget, UnknownFact
+from engram_transformers.types import Receipt, Replacement
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,22 @@ class FeedbackDesk:
     def confirm(self, id: str, *, who: str | None = None) -> Receipt:
         """Write a proposal; the receipt says whether the host answers so now.
 
-        A fact with another answer to the same question gives way, which the receipt says too.
+        A fact with another answer to the same question gives way, which the receipt says too, also
+        where it was taught in other words. A trained memory cannot forget one, and keeps it.
         """
         proposal = self._get(id)
-        receipt = self.memory.teach(
-            [proposal.fact], who=who, why=f"feedback: {proposal.evidence}", source=proposal.source
-        )
+        why = f"feedback: {proposal.evidence}"
+        receipt = self.memory.teach([proposal.fact], who=who, why=why, source=proposal.source)
         # One that the memory refuses stays, so that it can be put otherwise.
-        if receipt.taught or receipt.known:
-            del self.pending[id]
+        if not (receipt.taught or receipt.known):
+            return receipt
+        del self.pending[id]
+        new = proposal.fact.id
+        rivals = {fact.id for fact in self.memory.facts} & set(proposal.replaces) - {new}
+        with suppress(CannotForget):
+            gone = self.memory.forget(sorted(rivals), who=who, why=why) if rivals else ()
+            replaced = (*receipt.replaced, *(Replacement(fact.id, new) for fact in gone))
+            receipt = replace(receipt, replaced=replaced)
         return receipt
 
     def reject(self, id: str) -> ProposedEdit:

@@ -22,7 +22,7 @@ class Explains(Protocol):
 
 
 class Teachable(Explains, Protocol):
-    """A memory that can be taught."""
+    """A memory that can be taught, and forget."""
 
     def teach(
         self,
@@ -33,4 +33,10 @@ class Teachable(Explains, Protocol):
         source: str | None = None,
     ) -> Receipt:
         """Teach facts; the receipt says which of them hold."""
+        ...
+
+    def forget(
+        self, ids: Iterable[str], *, who: str | None = None, why: str | None = None
+    ) -> tuple[Fact, ...]:
+        """Forget facts by id; `CannotForget` where they share what they are written in."""
         ...

@@ -16,8 +16,8 @@ from engram_transformers.corrections import (
     Step,
     check_answer,
 )
-from engram_transformers.errors import UnknownFact
-from engram_transformers.types import Fact, Firing, Receipt, Refusal
+from engram_transformers.errors import CannotForget, UnknownFact
+from engram_transformers.types import Fact, Firing, Receipt, Refusal, Replacement
 
 CAPITAL = Fact("What is the capital of Australia?", "Canberra", source="atlas")
 WRONG = "No, the capital of Australia is Canberra, not Sydney"
@@ -26,8 +26,8 @@ WRONG = "No, the capital of Australia is Canberra, not Sydney"
 class Stub:
     """A memory that stores what it is taught and fires on the prompts that it knows."""
 
-    def __init__(self, *facts: Fact, refuses: bool = False) -> None:
-        self.facts, self.refuses = facts, refuses
+    def __init__(self, *facts: Fact, refuses: bool = False, shares: bool = False) -> None:
+        self.facts, self.refuses, self.shares = facts, refuses, shares
         self.notes: list[dict[str, Any]] = []
 
     def explain(self, question: str) -> Firing:
@@ -41,6 +41,13 @@ class Stub:
             return Receipt(refused=tuple(Refusal(fact, "no") for fact in new))
         self.facts, self.notes = (*self.facts, *new), [*self.notes, note]
         return Receipt(taught=tuple(fact.id for fact in new))
+
+    def forget(self, ids: Iterable[str], **note: Any) -> tuple[Fact, ...]:
+        if self.shares:
+            raise CannotForget("they share their tensors")
+        gone = tuple(fact for fact in self.facts if fact.id in set(ids))
+        self.facts = tuple(fact for fact in self.facts if fact not in gone)
+        return gone
 
 
 def test_nothing_is_written_before_it_is_confirmed() -> None:
@@ -77,6 +84,20 @@ def test_what_is_taught_already_is_no_proposal_and_what_gives_way_is_named() -> 
     assert other.replaces == (CAPITAL.id,)
 
 
+def test_an_answer_taught_in_other_words_gives_way() -> None:
+    old = Fact("What is Australia's capital?", "Sydney")
+    memory = Stub(old)
+    desk = FeedbackDesk(memory)
+    (proposal,) = desk.hear(WRONG).proposals
+    receipt = desk.confirm(proposal.id)
+    assert receipt.replaced == (Replacement(old.id, proposal.fact.id),)
+    assert [fact.answer for fact in memory.facts] == ["Canberra"]
+    trained = Stub(old, shares=True)
+    desk = FeedbackDesk(trained)
+    desk.hear(WRONG)
+    assert not desk.confirm(proposal.id).replaced and len(trained.facts) == 2
+
+
 def test_rejecting_and_refusing() -> None:
     desk = FeedbackDesk(Stub(refuses=True))
     (proposal,) = desk.hear(WRONG).proposals
@@ -94,11 +115,13 @@ def test_feedback_without_a_proposal_says_why() -> None:
 def test_feedback_teaches_a_real_memory_and_can_be_taken_back(tmp_path: Path) -> None:
     host = host_of("llama")
     with host.open_memory(tmp_path / "m", address="exact") as memory:
+        (old,) = memory.teach([Fact("What is Redis's port?", "80")]).ids
         desk = FeedbackDesk(memory)
         (proposal,) = desk.hear("No, the port of Redis is 6379.").proposals
         receipt = desk.confirm(proposal.id, who="ada")
         assert host.ask(proposal.question) == "6379"
-        (write,) = memory.writes()
+        assert [one.old for one in receipt.replaced] == [old] and len(memory) == 1
+        write = memory.writes()[1]
         assert write.who == "ada" and write.why == "feedback: No, the port of Redis is 6379."
         memory.forget(receipt.ids)
         assert not memory.facts
