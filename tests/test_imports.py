@@ -12,7 +12,7 @@ RANKS = [
     ["errors", "types"],
     ["registry", "distributed", "models"],
     ["memory", "stores", "routing", "files"],
-    ["attach"],
+    ["attach", "corrections"],
     ["memories"],
     ["training", "introspection", "evaluation"],
     ["api", "demo", "experiments"],

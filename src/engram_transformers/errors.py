@@ -59,6 +59,10 @@ class CannotForget(EngramError, TypeError):
     """A memory of this kind holds all its facts together and cannot take single ones out."""
 
 
+class MemoryFull(EngramError, OverflowError):
+    """A memory holds as many edits as it was made for."""
+
+
 class TrainingDiverged(EngramError, ArithmeticError):
     """The loss of a training is no number any more; the last good tensors are back."""
 

@@ -1,0 +1,32 @@
+"""Lifelong editing by masked residual columns: the parts of MEMOIR, by the names of the seed."""
+
+from engram_transformers.memories.memoir.block import MEMOIRTransformerBlock
+from engram_transformers.memories.memoir.feedback import (
+    FeedbackDesk,
+    ProposedEdit,
+    ReasoningWatch,
+    check_answer,
+    read_feedback,
+)
+from engram_transformers.memories.memoir.fingerprint import TopHashFingerprinter
+from engram_transformers.memories.memoir.layer import ResidualMemoryLayer
+from engram_transformers.memories.memoir.masks import EditMaskDatabase
+from engram_transformers.memories.memoir.settings import MemoirSettings, open_parts, read_settings
+from engram_transformers.memories.memoir.skill import SAM_UIF, MEMOIR_EditSkill
+
+__all__ = [
+    "SAM_UIF",
+    "EditMaskDatabase",
+    "FeedbackDesk",
+    "MEMOIRTransformerBlock",
+    "MEMOIR_EditSkill",
+    "MemoirSettings",
+    "ProposedEdit",
+    "ReasoningWatch",
+    "ResidualMemoryLayer",
+    "TopHashFingerprinter",
+    "check_answer",
+    "open_parts",
+    "read_feedback",
+    "read_settings",
+]
