@@ -21,7 +21,7 @@ from engram_transformers.attach import prompt_ends
 from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
-from engram_transformers.memory import Schedule, Trainable
+from engram_transformers.memory import Expecting, Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
 from engram_transformers.models.tokens import HostTokens
@@ -95,7 +95,9 @@ def fit(
         TrainingDiverged: the loss or a gradient was no number; the memory has the tensors that it
             had when that epoch began.
     """
-    schedule = schedule or memory.schedule
+    facts, schedule = list(facts), schedule or memory.schedule
+    if isinstance(memory, Expecting):
+        memory.expect(facts)
     trials = trials_of(facts, tokens)
     with _alone(adapter.model, memory), torch.enable_grad():
         run = _Run(adapter, memory, schedule, trials)
