@@ -285,7 +285,7 @@ class _Observer:
         """Before the decoder runs: build the signal of this call."""
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         past = given.get("past_key_values")
-        if module.training and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             self.call = replace(self.call, checkpoints=tuple(self._watch_checkpoints()))
         if self.call.silent:
             forget_history(past)
