@@ -14,7 +14,7 @@ from cases import FACTS, PORT, host_of
 from engram_transformers.attach import UNKNOWN_TOKEN
 from engram_transformers.errors import BadInput
 from engram_transformers.memories.engram import lay_out, occupancy
-from engram_transformers.memories.engram.address import Layout, is_prime, primes_from
+from engram_transformers.memories.engram.address import MANY, Layout, is_prime, primes_from
 from engram_transformers.memories.engram.compress import Compression
 from engram_transformers.memories.engram.reading import NGramReader, depths
 from engram_transformers.memories.engram.reference import addresses, primes, splitmix
@@ -85,8 +85,7 @@ def reader(layout: Layout, *, fill: int = PAD, end: int | None = None) -> NGramR
 
 def local(layout: Layout, read: Tensor) -> list[list[int]]:
     """Rows within each head's own table, as the demo counts them."""
-    _, _, offsets = layout.tensors
-    return (read - offsets.flatten()).tolist()
+    return (read - torch.tensor(layout.offsets)).tolist()
 
 
 def test_deepseek_gives_what_the_demo_gives() -> None:
@@ -179,6 +178,9 @@ def test_every_layout_equals_the_slow_twin(case: str, end: int | None) -> None:
         )
     ]
     assert found == expected
+    many = row([token for text in texts for token in text] + [1] * MANY)
+    few = row(many.ids[-MANY // 2 :], start=0)
+    assert torch.equal(reader(layout).read([many])[-9:], reader(layout).read([few])[-9:])
     assert min(map(min, found)) >= 0 and max(map(max, found)) < layout.rows
 
 

@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import isqrt
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from engram_transformers.errors import BadInput
 
+Ids = NDArray[np.int64]
 LARGEST = 2**63 - 1
+MANY = 256
+"Tokens from which heads are computed one by one: a few tokens are quicker all at once."
 _STEP = 10_007
 "Between the seeds of two layers."
 _SEED_PRIMES = (17, 31, 53, 79, 107, 131, 157, 181)
@@ -60,30 +63,45 @@ class Layout:
         return self.moduli[0][0] if self.shared else sum(map(sum, self.moduli))
 
     @cached_property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Multipliers (1 or heads, longest), moduli and offsets (orders, heads), all int64."""
-        moduli = torch.tensor(self.moduli)
-        ends = moduli.flatten().cumsum(0).view_as(moduli)
-        offsets = torch.zeros_like(moduli) if self.shared else ends - moduli
-        return torch.tensor(self.multipliers), moduli, offsets
+    def offsets(self) -> tuple[int, ...]:
+        """Where each head's rows begin among all rows, by slot."""
+        sizes = [size for heads in self.moduli for size in heads]
+        return (0,) * len(sizes) if self.shared else tuple(accumulate([0, *sizes[:-1]]))
 
-    def rows_of(self, windows: Tensor) -> Tensor:
-        """(..., slots): the rows that tokens read, heads of one order side by side.
+    def rows_of(self, past: Sequence[Ids]) -> Ids:
+        """(n, slots): the rows that tokens read, heads of one order side by side.
 
         Args:
-            windows: (..., longest) int64, not negative: each token and those before it, newest
-                first.
+            past: for each place back, the newest first, the (n,) ids there; none is negative.
         """
-        multipliers, moduli, offsets = self.tensors
-        mix = torch.zeros(1, dtype=torch.int64)
-        mixes = []
+        factors = np.array(self.multipliers)[..., None]
+        mix = past[0] * factors[:, 0]  # (1 or heads, n)
+        found, slot = np.empty((len(past[0]), self.slots), np.int64), 0
         for k in range(self.longest):
-            mix = mix ^ (windows[..., k, None] * multipliers[:, k])
+            if k:
+                mix = mix ^ (past[k] * factors[:, k])
             if k + 1 in self.orders:
-                mixes.append(mix)
-        # Nothing is negative, so that the quick remainder is the one of arithmetic.
-        rows = torch.stack(mixes, dim=-2).fmod(moduli).add_(offsets)
-        return rows.flatten(-2)
+                sizes = self.moduli[self.orders.index(k + 1)]
+                slots = slice(slot, slot + len(sizes))
+                _reduce(mix, sizes, self.offsets[slots], out=found[:, slots])
+                slot = slots.stop
+        return found
+
+
+def _reduce(mix: Ids, sizes: Sequence[int], offsets: Sequence[int], *, out: Ids) -> None:
+    """``out[i, h] = mix[h, i] mod sizes[h] + offsets[h]``; nothing is negative."""
+    if mix.shape[1] < MANY:
+        rows = mix % np.array(sizes)[:, None] + np.array(offsets)[:, None]
+        np.copyto(out, rows.T)
+        return
+    # Division by one number is vectorised, taking its remainder is not.
+    for head, (size, offset) in enumerate(zip(sizes, offsets, strict=True)):
+        numbers = mix[head % len(mix)]
+        quotient = numbers // size
+        quotient *= size
+        np.subtract(numbers, quotient, out=quotient)
+        quotient += offset
+        out[:, head] = quotient
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,8 @@ class Layer(nn.Module):
             self.conv = nn.Parameter(torch.zeros(hidden, self.taps))
             self.norm_v = nn.Parameter(torch.ones(hidden))
         if plan.layout is not None:
-            multipliers, moduli, _ = plan.layout.tensors
-            self.register_buffer("multipliers", multipliers.clone())
-            self.register_buffer("moduli", moduli.clone())
+            self.register_buffer("multipliers", torch.tensor(plan.layout.multipliers))
+            self.register_buffer("moduli", torch.tensor(plan.layout.moduli))
 
     @property
     def reach(self) -> int:

@@ -39,7 +39,7 @@ def occupancy(layout: Layout, windows: Tensor) -> list[Occupancy]:
         keys = torch.unique(windows[:, :order], dim=0)
         filled = keys.new_zeros(len(keys), layout.longest)
         filled[:, :order] = keys
-        rows = layout.rows_of(filled)[:, at : at + len(sizes)]
+        rows = torch.from_numpy(layout.rows_of(list(filled.T.numpy())))[:, at : at + len(sizes)]
         found.append(_occupied(order, rows, sizes))
         at += len(sizes)
     return found

@@ -43,25 +43,27 @@ class NGramReader:
 
     def read(self, rows: Sequence[Row]) -> Tensor:
         """(new tokens of all rows, slots) int64."""
-        windows = torch.from_numpy(np.concatenate([self._windows(row) for row in rows]))
-        addresses = self.layout.rows_of(windows)
+        pasts = [self._past(row) for row in rows]
+        past = pasts[0] if len(rows) == 1 else list(map(np.concatenate, zip(*pasts, strict=True)))
+        addresses = self.layout.rows_of(past)
         unknown = [row.ids[row.start :] == UNKNOWN_TOKEN for row in rows]
         if any(each.any() for each in unknown):
-            addresses[torch.from_numpy(np.concatenate(unknown))] = NOWHERE
-        return addresses
+            addresses[np.concatenate(unknown)] = NOWHERE
+        return torch.from_numpy(addresses)
 
-    def _windows(self, row: Row) -> Ids:
-        """(new tokens, longest): each token and those before it in its text, newest first."""
+    def _past(self, row: Row) -> list[Ids]:
+        """For each place back, (new tokens,): the ids there, as they are hashed."""
         most = self.layout.longest - 1
-        ids = row.ids[max(0, row.start - most) :]
-        known = ids if self.compress is None else self.compress(ids)
-        missing = most - min(row.start, most)
-        padded = np.concatenate([np.full(missing, self.fill), known])
+        first = max(0, row.start - most)
+        ids = row.ids[first:]
+        line = np.maximum(ids, 0) if self.compress is None else self.compress(ids)
+        missing = most - (row.start - first)
+        line = np.concatenate([np.full(missing, self.fill), line])
+        past = [line[most - k : len(line) - k] for k in range(most + 1)]
+        if _opens(row, first=first, end=self.end) is None:
+            return past
         depth = depths(row, most=most, end=self.end)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, most + 1)[:, ::-1]
-        if len(depth) and depth[-1] == most and depth.min() == most:
-            return np.ascontiguousarray(windows)
-        return np.where(np.arange(most + 1) <= depth[:, None], windows, self.fill)
+        return [np.where(depth >= k, ids, self.fill) for k, ids in enumerate(past)]
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,22 @@ def depths(row: Row, *, most: int, end: int | None) -> Ids:
     that nobody knows.
     """
     first = max(0, row.start - most)
-    ids = row.ids[first:]
-    at = np.arange(len(ids))
-    opens = np.zeros(len(ids), bool)
-    opens[1:] = ids[:-1] == UNKNOWN_TOKEN
-    if end is not None:
-        opens[1:] |= ids[:-1] == end
-    if row.begins is not None:
-        opens |= row.begins[first:] == at + first
-    begin = np.maximum.accumulate(np.where(opens, at, 0))
+    at = np.arange(len(row.ids) - first)
+    opens = _opens(row, first=first, end=end)
+    begin = 0 if opens is None else np.maximum.accumulate(np.where(opens, at, 0))
     found: Ids = np.minimum(at - begin, most)[row.start - first :]
     return found
+
+
+def _opens(row: Row, *, first: int, end: int | None) -> NDArray[np.bool_] | None:
+    """(tokens from `first` on,): where a text begins; None if none does but the row's first."""
+    before = row.ids[first:-1]
+    behind = before == UNKNOWN_TOKEN
+    if end is not None:
+        behind |= before == end
+    if row.begins is None and not behind.any():
+        return None
+    opens = np.concatenate([[False], behind])
+    if row.begins is not None:
+        opens |= row.begins[first:] == np.arange(first, len(row.ids))
+    return opens
