@@ -18,7 +18,9 @@ from conftest import traces
 from engram_transformers.api import Host
 from engram_transformers.attach import attach, attached, detach, silenced
 from engram_transformers.errors import UnsupportedCall
+from engram_transformers.evaluation import generate
 from engram_transformers.memories.lookup import Lookup, LookupConfig
+from engram_transformers.models.late import LatePass
 from engram_transformers.training.fit import fit
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -293,6 +295,33 @@ def gradients(pair: Pair) -> dict[str, Tensor]:
     for parameter in pair.memory.parameters():
         parameter.grad = None
     return found
+
+
+@pytest.mark.parametrize("variant", ["conv"], indirect=True)
+@torch.no_grad()
+def test_the_late_blocks_alone_give_what_a_whole_pass_gives(pair: Pair) -> None:
+    # Training tries that out while a memory is fresh and adds nothing.
+    detach(pair.model)
+    options = VARIANTS["conv"] | {"layers": (1,)}
+    memory = fresh("engram", pair.host, **options)
+    attach(pair.model, memory)
+    prefix, *texts = answered(pair)
+    ids, mask = padded(texts, left=False)
+    late = LatePass(pair.host.adapter, memory.first_block, prefix=prefix[0].tolist())
+    below = late.keep(ids, mask)
+    assert late.late and late.shared
+    cases.disturb(memory)
+    found, whole = late(ids, mask, below)[mask.bool()], late.whole(ids, mask)[mask.bool()]
+    assert (found - whole).abs().max() < 1e-3 * whole.abs().max()
+
+
+def test_prompts_that_share_their_beginning_are_answered_as_alone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [ids[0].tolist() for ids in pair.texts]
+    alone = [pair.host.generate([p], max_new_tokens=10)[0] for p in prompts]
+    monkeypatch.setattr(generate, "WORTH_SHARING", 2)
+    assert pair.host.generate(prompts, max_new_tokens=10) == alone
 
 
 @few
