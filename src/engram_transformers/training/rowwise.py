@@ -15,8 +15,9 @@ second moment a row's mean, no first moment, and the correction by a row's own c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,20 @@ from engram_transformers.memories.shared.touched import Touched
 
 Rule = Literal["adam", "adagrad"]
 EPS = 1e-8
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A trained memory with tables of which a step reads few rows."""
+
+    @property
+    def table_rate(self) -> float:
+        """How many times as fast as its other tensors its tables learn."""
+        ...
+
+    def by_rows(self) -> AbstractContextManager[Sequence[tuple[nn.Parameter, Touched]]]:
+        """While this lasts, the gradients of its tables are kept by row, and not in `grad`."""
+        ...
 
 
 class RowWise(torch.optim.Optimizer):

@@ -44,7 +44,9 @@ class EngramConfig:
     hash_seed: int | None = None
     "Decides the multipliers of the hash; None: the layout's own."
     learning_rate: float = 3e-3
-    "Highest learning rate."
+    "Highest learning rate of all but the rows."
+    table_rate: float = 5.0
+    "How many times as fast rows learn, as in the paper."
     epochs: int = 12
     "Times that every question is trained at most."
     batch: int = 8

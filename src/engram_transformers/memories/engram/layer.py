@@ -24,6 +24,7 @@ from engram_transformers.errors import UnsupportedCall
 from engram_transformers.memories.engram.config import EngramConfig
 from engram_transformers.memories.engram.plan import Plan
 from engram_transformers.memories.engram.reading import depths
+from engram_transformers.memories.shared.touched import Touched, look_up
 from engram_transformers.memory import Row, Signal
 
 EPS = 1e-6
@@ -68,6 +69,8 @@ class Layer(nn.Module):
         super().__init__()
         self.reader, self.distance, self.end, self.key = plan.reader, plan.distance, end, key
         self.gate, self.gate_value = config.gate, config.gate_value
+        self.touched: Touched | None = None
+        "Where the table's gradient goes while it is kept by row."
         self.weights = plan.slots if config.gate == "content" else 1
         read, width = plan.slots * plan.width, plan.width
 
@@ -127,7 +130,10 @@ class Layer(nn.Module):
 
     def looked_up(self, addresses: Tensor) -> Tensor:
         """(n, slots, width): the rows at these addresses (n, slots)."""
-        return functional.embedding(addresses.to(self.table.device), self.table)
+        addresses = addresses.to(self.table.device)
+        if self.touched is not None:
+            return look_up(self.table, addresses, self.touched)
+        return functional.embedding(addresses, self.table)
 
     def weigh(self, h: Tensor, e: Tensor) -> Tensor:
         """(n, 1), or (n, slots) of a `content` gate: how much of the rows is let through."""

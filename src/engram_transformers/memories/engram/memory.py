@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -13,6 +14,7 @@ from engram_transformers.errors import HostMismatch, LayoutMismatch
 from engram_transformers.memories.engram.config import EngramConfig
 from engram_transformers.memories.engram.layer import Layer
 from engram_transformers.memories.engram.plan import Plans, plans_of
+from engram_transformers.memories.shared.touched import Touched
 from engram_transformers.memory import Schedule
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
@@ -84,6 +86,24 @@ class Engram(nn.Module):
         for part in self._parts():
             part.grow(self.spans.rows)
         self._keep_spans()
+
+    @property
+    def table_rate(self) -> float:
+        """How many times as fast as the rest its rows are trained."""
+        return self.config.table_rate
+
+    @contextmanager
+    def by_rows(self) -> Iterator[list[tuple[nn.Parameter, Touched]]]:
+        """While this lasts, the gradients of tables are kept by row, and not in `grad`."""
+        parts = self._parts()
+        touched = [Touched() for _ in parts]
+        for part, each in zip(parts, touched, strict=True):
+            part.touched = each
+        try:
+            yield [(part.table, each) for part, each in zip(parts, touched, strict=True)]
+        finally:
+            for part in parts:
+                part.touched = None
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
