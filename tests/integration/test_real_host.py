@@ -10,6 +10,8 @@ import torch
 
 from engram_transformers import Fact, Host, load
 from engram_transformers.errors import HostMismatch
+from engram_transformers.experiments.bench import Bench
+from engram_transformers.experiments.spec import Experiment
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +110,34 @@ def test_another_encoder_is_refused(host: Host, tmp_path: Path) -> None:
     config.write_text(json.dumps(known))
     with pytest.raises(HostMismatch, match="another minilm encoder"):
         host.open_memory(tmp_path / "acme")
+
+
+def test_a_lora_memory_is_taught_found_again_and_leaves_no_trace(
+    host: Host, tmp_path: Path
+) -> None:
+    facts, keys = FACTS[:2], list(host.model.state_dict())
+    bare = logits(host, UNKNOWN[1])
+    with host.open_memory(tmp_path / "acme", kind="lora") as memory:
+        receipt = memory.teach(facts)
+        assert len(receipt.taught) == len(facts) and receipt.checked
+    assert torch.equal(logits(host, UNKNOWN[1]), bare)
+    assert list(host.model.state_dict()) == keys
+    with host.open_memory(tmp_path / "acme", read_only=True):
+        assert host.ask_all([f.prompt for f in facts], max_new_tokens=12) == [
+            fact.answer for fact in facts
+        ]
+        with host.bare():
+            assert torch.equal(logits(host, UNKNOWN[1]), bare)
+
+
+def test_the_harness_tells_memories_apart(host: Host) -> None:
+    given = {"n": 6, "silent": 6, "asked": 6}
+    with Bench(host) as bench:
+        lookup = bench.run(Experiment("user_preferences", "lookup", **given)).result
+        oracle = Experiment("user_preferences", "text", options={"mode": "oracle"}, **given)
+        text = bench.run(oracle).result
+        alone = bench.run(Experiment("user_preferences", "none", **given)).result
+    assert lookup["gen_rel"]["value"] == lookup["undo_exact"]["value"] == 1.0
+    assert lookup["hard_bitexact"]["value"] == text["hard_bitexact"]["value"] == 1.0
+    assert alone["gen_rel"]["value"] == 0.0
+    assert text["gen_rel_contains"]["value"] > alone["gen_rel_contains"]["value"]

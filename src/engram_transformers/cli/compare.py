@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram_transformers.cli.opening import host_of
+from engram_transformers.cli.opening import host_named, host_of
 from engram_transformers.cli.output import emit, note, plural, say
-from engram_transformers.cli.parser import Parser, add_json, add_model
+from engram_transformers.cli.parser import Parser, add_json, add_model, positive
 from engram_transformers.errors import BadInput, StoreError
 
 if TYPE_CHECKING:
@@ -50,6 +50,13 @@ def configure(parser: Parser) -> None:
         metavar="DIR",
         help="where results are kept (default: benchmarks/results/compare)",
     )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes side by side, each with a model of its own (default: 1)",
+    )
     parser.add_argument("--force", action="store_true", help="run those that are done as well")
     parser.add_argument("--list", action="store_true", help="say what would be run, and stop")
     add_model(parser)
@@ -57,9 +64,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engram_transformers.cli.telling import Telling
-    from engram_transformers.experiments.bench import Bench
-    from engram_transformers.experiments.compare import check_folder, compare, pending
+    from engram_transformers.experiments.compare import check_folder, pending
     from engram_transformers.experiments.spec import read_experiments
 
     wanted = _chosen(read_experiments(args.experiments), args.only)
@@ -68,15 +73,14 @@ def run(args: argparse.Namespace) -> int:
     note(f"{plural(len(wanted), 'experiment')}, {len(wanted) - len(todo)} done already")
     if args.list or not todo:
         return _listed(args, todo)
-    expected = _expected(args.out, todo)
+    expected = dict(zip([one.name for one in todo], _expected(args.out, todo), strict=True))
+    note(f"about {_minutes(expected, args.jobs)} min")
     steps: list[Step] = []
-    host = host_of(args, memory=None)
-    with Telling() as told, Bench(host, told=told) as bench:
-        _announce(todo, 0, expected)
-        for step in compare(bench, todo, args.out):
-            steps.append(step)
-            note(_line(step))
-            _announce(todo, step.number, expected)
+    for step in _steps(args, todo):
+        steps.append(step)
+        del expected[step.experiment.name]
+        left = f"; {step.number} of {step.of}, about {_minutes(expected, args.jobs)} min left"
+        note(_line(step) + left * bool(expected))
     failed = [step for step in steps if step.error]
     if args.json:
         emit({"done": [_told(s) for s in steps if not s.error], "failed": list(map(_told, failed))})
@@ -117,11 +121,23 @@ def _expected(folder: Path, todo: Sequence[Experiment]) -> list[float]:
     return [known.get(i, usual) for i in range(len(todo))]
 
 
-def _announce(todo: Sequence[Experiment], number: int, expected: Sequence[float]) -> None:
-    if number < len(todo):
-        left = sum(expected[number:]) / 60
-        name = todo[number].name
-        note(f"{number + 1} of {len(todo)}: {name} (about {left:.0f} min left for all)")
+def _steps(args: argparse.Namespace, todo: Sequence[Experiment]) -> Iterator[Step]:
+    """The experiments one after another, or in several processes."""
+    from engram_transformers.cli.telling import Telling
+    from engram_transformers.experiments.bench import Bench
+    from engram_transformers.experiments.compare import compare
+    from engram_transformers.experiments.parallel import compare_side_by_side
+
+    if args.jobs > 1:
+        yield from compare_side_by_side(host_named(args), todo, args.out, jobs=args.jobs)
+        return
+    host = host_of(args, memory=None)
+    with Telling() as told, Bench(host, told=told) as bench:
+        yield from compare(bench, todo, args.out)
+
+
+def _minutes(expected: Mapping[str, float], jobs: int) -> str:
+    return f"{sum(expected.values()) / jobs / 60:.0f}"
 
 
 def _line(step: Step) -> str:

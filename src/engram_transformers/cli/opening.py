@@ -43,6 +43,11 @@ def directory(args: argparse.Namespace, *, writable: bool = False) -> Iterator[D
         yield found
 
 
+def host_named(args: argparse.Namespace) -> str:
+    """The id of the host that was named, or of the default one."""
+    return str(args.model or os.environ.get("ENGRAM_MODEL") or DEFAULT_MODEL)
+
+
 def host_of(args: argparse.Namespace, *, memory: Path | None) -> Host:
     """The host that was named, or else the one that the memory was made for."""
     from engram_transformers.api import load

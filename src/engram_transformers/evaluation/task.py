@@ -83,6 +83,8 @@ class Task:
     "Category by id of the fact, where a task has categories that are reported apart."
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     "Further right answers by id of the fact, besides the one that is taught."
+    beside: Mapping[str, str] = field(default_factory=dict)
+    "By silent prompt, the id of the fact that it is a near miss of, where it is one of a fact."
     source: str = ""
     "The data files that it was made from, relative to the data folder."
 
@@ -90,15 +92,20 @@ class Task:
         """The task with n facts drawn with a seed, in the order of the set, and their questions.
 
         A fact comes with those that its questions need besides, so that there may be a few more
-        than n. Of each silent group as many prompts are drawn as there are facts, or `silent`.
+        than n. Of each silent group as many prompts are drawn as there are facts, or `silent`;
+        the near misses of facts that are not taught are left out.
         """
         count = n if silent is None else silent
         kept = self._drawn(n, seed=seed)
+        near = kept | {""}
         return replace(
             self,
             facts=tuple(fact for fact in self.facts if fact.id in kept),
             asked={g: tuple(q for q in qs if _depends(q) <= kept) for g, qs in self.asked.items()},
-            silent={g: tuple(drawn(ps, count, seed=seed)) for g, ps in self.silent.items()},
+            silent={
+                g: tuple(drawn([p for p in ps if self.beside.get(p, "") in near], count, seed=seed))
+                for g, ps in self.silent.items()
+            },
         )
 
     def _drawn(self, n: int | None, *, seed: int) -> set[str]:

@@ -39,6 +39,8 @@ SCORED = 50
 class Taught:
     """What teaching an experiment's facts came to."""
 
+    protocol: str | None = None
+    "Facts one by one or together."
     seconds: list[float] = field(default_factory=list)
     "One entry a fact."
     held: dict[str, bool] = field(default_factory=dict)
@@ -130,7 +132,8 @@ class Bench:
     ) -> dict[str, Any]:
         """What only a memory has: retention, undo, cost."""
         found: dict[str, Any] = {"refused": taught.refused[:EXAMPLES]}
-        found["taught"] = len(memory)
+        found |= {"taught": len(memory), "config": dict(memory.directory.config)}
+        found["protocol"] = taught.protocol
         if taught.curve:
             found["curve"] = taught.curve
         absent = {}
@@ -146,7 +149,7 @@ class Bench:
             bare = self._alone(prompts, task.form)
             found["undo_exact"] = scores.undo(self.host, memory, prompts, bare, form=task.form)
         except CannotForget as reason:
-            absent["undo_exact"] = str(reason)
+            absent["undo_exact"] = str(reason).replace(str(memory.directory.path), "this memory")
         return found | ({"absent": absent} if absent else {})
 
     def _harm(self, experiment: Experiment) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -178,7 +181,7 @@ class Bench:
         memory = self._stack.enter_context(
             self.host.open_memory(folder, kind=experiment.memory, **experiment.options)
         )
-        taught = Taught()
+        taught = Taught(_protocol(experiment, memory))
         if experiment.distractors:
             others = distractors(experiment.distractors, task, seed=experiment.seed)
             memory.teach(others, check=False, progress=self._ticker("distractors", len(others)))
@@ -192,7 +195,7 @@ class Bench:
     def _teach_portion(
         self, memory: OpenMemory, facts: Sequence[Fact], experiment: Experiment, taught: Taught
     ) -> None:
-        one_by_one = _protocol(experiment, memory) == "sequential"
+        one_by_one = taught.protocol == "sequential"
         check = experiment.check and not isinstance(memory.memory, Textual)
         ticker = self._ticker("teaching", len(facts))
         for batch in [[fact] for fact in facts] if one_by_one else [list(facts)]:

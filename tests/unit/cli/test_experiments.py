@@ -13,6 +13,8 @@ from engram_transformers.evaluation import result as results
 from engram_transformers.evaluation.task import Question, Task
 from engram_transformers.experiments import bench as benches
 from engram_transformers.experiments import compare as compares
+from engram_transformers.experiments.parallel import groups
+from engram_transformers.experiments.spec import Experiment
 from engram_transformers.stores import files
 from engram_transformers.types import Fact
 
@@ -173,3 +175,22 @@ def test_unknown_experiments_are_named(engram: Any, experiments: Path) -> None:
     ran = engram("compare", str(experiments), "--only", "doors/lora")
     assert ran.status == 2 and "doors/lookup/exact" in ran.err
     assert engram("compare", "nowhere").status == 2
+
+
+def test_experiments_side_by_side(engram: Any, tmp_path: Path) -> None:
+    given = {"n": 2, "silent": 2, "options": {"address": "exact"}}
+    folder = tmp_path / "side" / "user_preferences"
+    for memory, options in {"none": {}, "lookup": given["options"]}.items():
+        (folder / memory).mkdir(parents=True)
+        path = folder / memory / "default.json"
+        path.write_text(json.dumps(given | {"options": options}))
+    ran = engram("compare", str(folder.parent), "--jobs", "2", "-o", "kept", "--json")
+    assert ran.status == 0 and len(ran.json["done"]) == 2 and "2 of 2" not in ran.out
+    found = {one["memory"]: one for one in results.read_results(Path("kept"))}
+    assert found["lookup"]["gen_rel"]["value"] == 1.0 > found["none"]["gen_rel"]["value"]
+
+
+def test_what_teaches_the_same_stays_in_one_process() -> None:
+    one, two = (Experiment("doors", "none", n=n) for n in (1, 2))
+    same = Experiment("doors", "none", n=1, asked=3)
+    assert groups([one, same, two]) == [[one, same], [two]]

@@ -159,3 +159,12 @@ def test_absent_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_task("zsre")
     for name in DATA_FREE:
         assert load_task(name).facts
+
+
+def test_near_misses_come_with_the_facts_that_they_are_near_to() -> None:
+    facts = tuple(Fact(f"Where was {i} born?", f"In {i}.") for i in range(6))
+    misses = {f"Where did {i} die?": fact.id for i, fact in enumerate(facts)}
+    silent = {"near": tuple(misses), "unrelated": ("Why?", "Who?")}
+    part = Task("t", "chat", facts, silent=silent, beside=misses).cut(2)
+    assert {misses[text] for text in part.silent["near"]} == {fact.id for fact in part.facts}
+    assert part.silent["unrelated"] == silent["unrelated"]

@@ -83,11 +83,10 @@ def test_lora_changes_every_linear_layer_of_the_late_blocks_alone() -> None:
 def test_places_are_found_behind_a_wrapper() -> None:
     for name in ("llama", "gpt2", "gpt_neox"):
         one = host(name)
-        before = {place: one.adapter.place("mlp_out", 1) for place in ("before",)}
-        shapes = one.adapter.linears(1)
+        place, linears = one.adapter.place("mlp_out", 1), one.adapter.linears(1)
         with attach(one.model, fresh("lora", one)):
-            assert Adapter(one.model).place("mlp_out", 1) == before["before"]
-            assert one.adapter.linears(1) == shapes
+            assert Adapter(one.model).place("mlp_out", 1) == place
+            assert one.adapter.linears(1) == linears
 
 
 def test_what_users_wrapped_themselves_is_left_alone() -> None:

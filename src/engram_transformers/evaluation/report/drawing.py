@@ -63,10 +63,10 @@ def svg(panel: Panel, colours: Mapping[str, Colour], name: str) -> str:
 
 
 def png(plot: Plot, colours: Mapping[str, Colour], path: Path) -> None:
-    """All panels of a plot side by side, three in a row at most."""
+    """All panels of a plot side by side, three in a row at most, the rows as even as can be."""
     sizes = [size(panel) for panel in plot.panels]
     width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
-    across = min(len(sizes), 3)
+    across = math.ceil(len(sizes) / math.ceil(len(sizes) / 3))
     whole = (width * across, height * math.ceil(len(sizes) / across) + TOP)
     with _figure(*whole, plot.name) as figure:
         figure.patch.set_facecolor("#ffffff")

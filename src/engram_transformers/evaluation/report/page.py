@@ -119,9 +119,9 @@ _HARM = (
 
 def _glance(sheets: Sequence[Sheet], hues: Mapping[str, Colour]) -> str:
     about = "".join(
-        f"<dt>{tables.swatch(label, hues)}</dt><dd>{escape(ABOUT[label])}</dd>"
+        f"<dt>{tables.swatch(label, hues)}</dt><dd>{escape(words)}</dd>"
         for label in hues
-        if label in ABOUT
+        if (words := ABOUT.get(label) or ABOUT.get(label.partition("/")[0]))
     )
     listed = f'<dl class="about">{about}</dl>' if about else ""
     return f'{tables.glance(sheets, hues)}<p class="rule">{escape(marks.RULE)}</p>{listed}'

@@ -27,14 +27,15 @@ ABOUT = {
     BARE: "the host without a memory",
     ORACLE: "the right fact put into the prompt by one who knows which is asked for",
     "text/retrieval": "facts that resemble the question are searched and put into the prompt",
-    "text/examples": "taught facts stand in the prompt as examples",
+    "text/examples": "facts that resemble the question stand before it as turns of the talk",
     "lookup": "each fact has rows of its own, which act only where its question is recognised",
     "lora": "low-rank changes of the weights are trained",
     "fine_tune": "the weights themselves are trained",
-    "bottleneck": "small layers between the host's own are trained",
-    "bias": "added biases are trained",
+    "bottleneck": "a small two-layer network behind each late block is trained",
+    "bias": "a bias behind each late block is trained",
     "lookup/shuffled": "control: the taught answers are dealt out among the facts",
     "lookup/empty": "control: nothing is taught",
+    "none/context": "control: the bare host, with the fact in the talk before the text",
     "wrong": "control: a memory of something else",
 }
 ENOUGH = 0.8
@@ -293,4 +294,7 @@ def _order(row: Row) -> tuple[int, int, str]:
 
 
 def _place(name: str, known: Sequence[str]) -> int:
+    """Where a name stands; a variant stands with its memory."""
+    if name not in known:
+        name = name.partition("/")[0]
     return known.index(name) if name in known else len(known)

@@ -28,8 +28,9 @@ def counterfact() -> Task:
     for row in rows(FILE):
         first.setdefault((row["subject"], row["relation_id"]), row)
     pairs = [(_fact(row), row) for row in first.values()]
-    near = [n["prompt"] for _, row in pairs for n in row["neighborhood"]]
-    near += [row["locality_prompt"] for _, row in pairs]
+    near = {n["prompt"]: fact.id for fact, row in pairs for n in row["neighborhood"]}
+    near |= {row["locality_prompt"]: fact.id for fact, row in pairs}
+    same = {row["generation_prompt"]: fact.id for fact, row in pairs if row["generation_prompt"]}
     names_subject = naming(fact.subject or "" for fact, _ in pairs)
     return Task(
         "counterfact",
@@ -47,10 +48,9 @@ def counterfact() -> Task:
         },
         silent={
             "near": tuple(text for text in near if not names_subject(text)),
-            "same_subject": tuple(
-                row["generation_prompt"] for _, row in pairs if row["generation_prompt"]
-            ),
+            "same_subject": tuple(same),
         },
+        beside={**near, **same},
         source=FILE,
     ).without_clashes()
 

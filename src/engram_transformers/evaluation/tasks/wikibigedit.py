@@ -25,5 +25,6 @@ def wikibigedit() -> Task:
         tuple(facts),
         asked={"paraphrase": tuple(Question.about(f, row["rephrase_prompt"]) for f, row in pairs)},
         silent={"near": tuple(row["locality_prompt"] for _, row in pairs)},
+        beside={row["locality_prompt"]: fact.id for fact, row in pairs},
         source=FILE,
     ).without_clashes()

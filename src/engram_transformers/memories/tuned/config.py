@@ -45,7 +45,7 @@ class BiasConfig:
 
     layers: int | None = None
     "How many of the last blocks have one behind them; None is all of them."
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-2
     "Highest learning rate."
     epochs: int = 12
     "Times that every question is trained at most."

@@ -1,0 +1,65 @@
+"""Does a text look something up? Rules: what it begins with, and nothing that it merely holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engram_transformers.models.tokens import last_question
+
+LOOKUP_PREFIXES = (
+    "CAPITAL:",
+    "PORT:",
+    "HTTP:",
+    "ELEMENT:",
+    "ELEMENT_NAME:",
+    "ELEMENT_NUM:",
+    "ACRONYM:",
+    "CONVERT:",
+    "CODE:",
+    "DEFINE:",
+    "LOOKUP:",
+)
+"Keys that ask for a value, as the third seed lists them; what follows is the key's own part."
+FACTUAL_PATTERNS = (
+    r"what is the capital of\b",
+    r"(?:what|which) port does\b",
+    r"what does\b.+\b(?:mean|stand for)\b",
+    r"define\b",
+    r"expand\b",
+    r"(?:what is )?the meaning of\b",
+    r"what stands? for\b",
+)
+"Beginnings of questions that ask for one fact."
+_KEY = re.compile(r"[A-Z][A-Z0-9_]+:\S")
+_ENTITY = re.compile(r"\[[A-Za-z]+_?\d+\]\s*\S")
+KEY, FACTUAL, SHORT = 1.0, 0.7, 0.5
+
+
+@dataclass(frozen=True)
+class LookupPatternDetector:
+    """How surely a text is a look-up, from 0 to 1, by rules alone.
+
+    1 for a key (`ACRONYM:GPU`, `[Q937] place of birth`, and any other `NAME:value` in capitals),
+    0.7 for a question that begins as questions for one fact do, 0.5 for at most three words with a
+    colon among them, else 0. Only the beginning of the text's last line counts: `the CODE: red
+    book` is no key. (The third seed looked for its prefixes anywhere.)
+    """
+
+    prefixes: Sequence[str] = LOOKUP_PREFIXES
+    patterns: Sequence[str] = FACTUAL_PATTERNS
+
+    def __call__(self, text: str) -> float:
+        asked = last_question(text) or text.strip()
+        if self._is_key(asked):
+            return KEY
+        if any(re.match(pattern, asked, re.I) for pattern in self.patterns):
+            return FACTUAL
+        words = asked.split()
+        inside = ":" in asked and "://" not in asked and not asked.endswith(":")
+        return SHORT if inside and len(words) <= 3 else 0.0
+
+    def _is_key(self, asked: str) -> bool:
+        named = any(asked.startswith(p) and asked[len(p) :].strip() for p in self.prefixes)
+        return named or bool(_KEY.match(asked) or _ENTITY.match(asked))
