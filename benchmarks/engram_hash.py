@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engram_transformers.experiments.provenance import origin
 from engram_transformers.memories.engram import Layout, lay_out
 from engram_transformers.memories.engram.compress import Compression
 from engram_transformers.memories.engram.reading import NGramReader
@@ -38,11 +39,12 @@ def main() -> None:
     options = parser.parse_args()
     result = {
         "tokens": options.tokens,
-        "threads": torch.get_num_threads(),
+        "rounds": options.rounds,
         **{
             name: measured(name, tokens=options.tokens, rounds=options.rounds)
             for name in ("deepseek", "deepseek-v4.1", "qwen")
         },
+        "provenance": origin(),
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engram_transformers.experiments.provenance import origin
 from engram_transformers.memories.shared.touched import Touched, look_up
 from engram_transformers.training.rowwise import RowWise
 
@@ -49,7 +50,8 @@ def main() -> None:
     result = {f"{name}_ms": round(statistics.median(each[1:]), 3) for name, each in times.items()}
     result["dense_over_row_wise"] = round(result["dense_adam_ms"] / result["row_wise_ms"], 1)
     result["row_wise_over_bare"] = round(result["row_wise_ms"] / result["bare_ms"], 2)
-    report = {**vars(options), "out": None, "threads": torch.get_num_threads(), **result}
+    sizes = {name: value for name, value in vars(options).items() if name != "out"}
+    report = {**sizes, **result, "provenance": origin()}
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from engram_transformers.attach import attach, attached, detach, silenced
 from engram_transformers.errors import UnsupportedCall
 from engram_transformers.evaluation import generate
 from engram_transformers.memories.lookup import Lookup, LookupConfig
+from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import LatePass
 from engram_transformers.training.fit import fit
 
@@ -270,11 +272,27 @@ def check_checkpointing(pair: Pair, *, reentrant: bool) -> None:
     for module in model.modules():  # but nothing in them, or it would drop out
         module.training = hasattr(module, "_gradient_checkpointing_func")
     again = gradients(twin)
+    with pytest.raises(ValueError, match="ended"), ended(model):
+        gradients(twin)
     assert checkpointing(model) == functions
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0, name
         assert torch.allclose(gradient, again[name], atol=1e-5, rtol=1e-4), name
+
+
+@contextmanager
+def ended(model: Any) -> Iterator[None]:
+    """While this lasts, the host fails in its last block."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("ended")
+
+    hook = Adapter(model).layers[-1].register_forward_pre_hook(fail)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def checkpointing(model: Any) -> dict[str, Any]:

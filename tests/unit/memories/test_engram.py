@@ -116,6 +116,22 @@ def test_rows_that_were_never_trained_add_exactly_nothing() -> None:
         fit(host.adapter, host.tokens, memory, FACTS)
     touched = (memory.layers["1"].table != 0).any(dim=1).float().mean()
     assert 0 < touched < 0.001
+    # Afterwards an ordinary optimiser finds an ordinary gradient.
+    assert memory.layers["1"].touched is None
+
+
+def test_training_by_rows_keeps_no_gradient_of_a_table() -> None:
+    host = own_host()
+    memory = opened(host)
+    with attach(host.model, memory), memory.by_rows() as tables:
+        host.model(input_ids=IDS, labels=IDS).loss.backward()
+        [(table, touched)] = tables
+        rows, gradients = touched.take()
+        assert table is memory.layers["1"].table and table.grad is None
+    with attach(host.model, memory):
+        host.model(input_ids=IDS, labels=IDS).loss.backward()
+    assert torch.allclose(table.grad[rows], gradients, atol=1e-6)
+    assert int((table.grad != 0).any(dim=1).sum()) <= len(rows)
 
 
 @pytest.mark.parametrize("conv", [False, True])
