@@ -16,6 +16,7 @@ import torch
 
 from engram_transformers.api import Host
 from engram_transformers.memories.lookup import Lookup, LookupConfig
+from engram_transformers.memory import Expecting
 from engram_transformers.registry import memory_class
 from engram_transformers.routing.meaning import Decision, Judged
 from engram_transformers.types import Fact, HostIdentity
@@ -115,13 +116,19 @@ CASES: dict[str, Case] = {
 }
 
 
+_ENGRAM: dict[str, Any] = {"layers": (0, 1), "heads": 2, "width": 6}
 TRAINED: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
     "fine_tune": {},
     "bottleneck": {"width": 16},
     "bias": {},
+    "engram": {**_ENGRAM, "rows": 40},
+    "engram+conv": {**_ENGRAM, "rows": 40, "conv": True, "layout": "deepseek-v4.1"},
+    "engram+span": {**_ENGRAM, "layout": "span"},
 }
-"Trained kinds with the options that they are tried with; all their facts share tensors."
+"Trained kinds with the options that they are tried with, and variants; facts share tensors."
+QUIET = ("engram+span",)
+"Those that act on taught questions only."
 
 
 @cache
@@ -141,8 +148,16 @@ def teach(memory: Any, facts: Sequence[Fact] = FACTS) -> list[str]:
 
 def fresh(kind: str, host: Host, **options: Any) -> Any:
     """A trained memory that has not been trained yet."""
-    cls = memory_class(kind)
-    return cls.open(host.adapter, host.tokens, cls.Config(**TRAINED[kind], **options))
+    cls = memory_class(kind_of(kind))
+    memory = cls.open(host.adapter, host.tokens, cls.Config(**{**TRAINED[kind], **options}))
+    if isinstance(memory, Expecting):
+        memory.expect(FACTS)
+    return memory
+
+
+def kind_of(variant: str) -> str:
+    """The kind of a variant that `TRAINED` names."""
+    return variant.partition("+")[0]
 
 
 @torch.no_grad()

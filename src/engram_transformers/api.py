@@ -383,7 +383,7 @@ def _check_options(directory: Directory, options: Mapping[str, Any], *, kind: st
             "fixed when it is created"
         )
     for name, value in options.items():
-        if directory.config.get(name) != value:
+        if directory.config.get(name) != (list(value) if isinstance(value, tuple) else value):
             raise BadInput(
                 f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "
                 f"{value!r}; options of a memory are fixed when it is created"

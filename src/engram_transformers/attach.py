@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ UNKNOWN_TOKEN = -1
 _OBSERVER = "engram_observer"
 _OURS = (_OBSERVER, "generate", "generate_batch")
 "Attributes of a host that are ours for as long as a memory is attached."
+_CHECKPOINT = "_gradient_checkpointing_func"
+"Where transformers keeps the function that runs a block and will run it again."
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class _Call:
     prompt_columns: int | None = None
     prompt_ends: tuple[int, ...] | None = None
     silent: bool = False
+    checkpoints: tuple[tuple[nn.Module, Any], ...] = ()
+    "Modules that compute again in the backward pass, and how they do without us."
 
 
 # Calls by id of the observer: a host may run inside the generation of another one, and
@@ -280,6 +285,8 @@ class _Observer:
         """Before the decoder runs: build the signal of this call."""
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         past = given.get("past_key_values")
+        if torch.is_grad_enabled():
+            self.call = replace(self.call, checkpoints=tuple(self._watch_checkpoints()))
         if self.call.silent:
             forget_history(past)
             return
@@ -290,7 +297,7 @@ class _Observer:
             _real(given.get("attention_mask"), before, ids),
             dict(before.carried),
         )
-        rows = self._rows(history, start=before.length)
+        rows = self._rows(history, start=before.length, packed=_packed(given))
         self.call = replace(self.call, history=history, signal=Signal(rows, history.carried))
         keep_history(past, history)
 
@@ -302,14 +309,44 @@ class _Observer:
         if call.history is not None:
             past = output.get("past_key_values") if isinstance(output, dict) else None
             keep_history(past, call.history)
-        self.call = replace(call, signal=None, history=None)
+        for checkpointed, func in call.checkpoints:
+            checkpointed.__dict__[_CHECKPOINT] = func
+        self.call = replace(call, signal=None, history=None, checkpoints=())
 
-    def _rows(self, history: History, *, start: int) -> tuple[Row, ...]:
+    def _watch_checkpoints(self) -> Iterator[tuple[nn.Module, Any]]:
+        """Let what is computed again in the backward pass know what it knew the first time."""
+        for module in self.adapter.decoder.modules():
+            func = module.__dict__.get(_CHECKPOINT)
+            if func is not None and getattr(module, "gradient_checkpointing", False):
+                module.__dict__[_CHECKPOINT] = partial(self._checkpoint, func)
+                yield module, func
+
+    def _checkpoint(self, func: Any, run: Any, *args: Any, **kwargs: Any) -> Any:
+        call, first = self.call, True
+        carried = {} if call.signal is None else dict(call.signal.carried)
+
+        def known(*args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return run(*args, **kwargs)
+            # Memories have carried on since; what they compute now begins where that did.
+            signal = call.signal and replace(call.signal, carried=dict(carried))
+            with _known(self.adapter.model, signal=signal, history=None, silent=call.silent):
+                return run(*args, **kwargs)
+
+        return func(known, *args, **kwargs)
+
+    def _rows(
+        self, history: History, *, start: int, packed: NDArray[np.int64] | None
+    ) -> tuple[Row, ...]:
         ends = self._prompt_ends(history)
         if history.real.all():
             columns = np.arange(history.length - start)
+            begins = [None] * len(ends) if packed is None else list(packed)
             return tuple(
-                Row(ids, start, columns, end) for ids, end in zip(history.ids, ends, strict=True)
+                Row(ids, start, columns, end, begin)
+                for ids, end, begin in zip(history.ids, ends, begins, strict=True)
             )
         return tuple(
             _padded_row(ids, real, start=start, end=end)
@@ -337,6 +374,28 @@ def _padded_row(
         columns=np.flatnonzero(real[start:]),
         prompt_end=end,
     )
+
+
+def _packed(given: Mapping[str, Any]) -> NDArray[np.int64] | None:
+    """(batch, time): where each token's text begins; None unless rows hold several texts.
+
+    Positions that do not go on by one begin another text, where nothing else says what a token
+    sees: what the masks of transformers do.
+    """
+    positions = given.get("position_ids")
+    others = given.get("attention_mask"), given.get("past_key_values")
+    if any(other is not None for other in others) or not isinstance(positions, Tensor):
+        return None
+    if positions.dim() != 2 or positions.shape[1] < 2:
+        return None
+    at = np.arange(positions.shape[1])
+    opens = np.zeros(positions.shape, bool)
+    opens[:, 1:] = np.diff(positions.detach().cpu().numpy(), axis=1) != 1
+    if not opens.any():
+        return None
+    begins: NDArray[np.int64] = np.maximum.accumulate(np.where(opens, at, 0), axis=1)
+    batch = len(_ids(given))
+    return np.broadcast_to(begins, (batch, len(at))) if len(begins) == 1 else begins
 
 
 def _ids(given: Mapping[str, Any]) -> NDArray[np.int64]:

@@ -35,6 +35,10 @@ class HostMismatch(EngramError, ValueError):
     """A memory written for one host was opened with another."""
 
 
+class LayoutMismatch(EngramError, ValueError):
+    """Tensors that are looked up by address were addressed otherwise than they would be now."""
+
+
 class PlaceNotFound(EngramError, LookupError):
     """The host has no module at the place that a memory wants to act on."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +30,11 @@ class Row:
     "(tokens in this chunk,): where each of them stands in the chunk's tensors."
     prompt_end: int | None = None
     "How many tokens the prompt has, where the caller said so; None where nobody did."
+    begins: NDArray[np.int64] | None = None
+    """(tokens so far,): where the text that each token belongs to begins in `ids`.
+
+    None where all of them are one text, as they are unless several are packed into one row.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,13 @@ class Signal:
     """What a memory is told about the tokens of one forward pass."""
 
     rows: tuple[Row, ...]
-    carried: dict[int, list[Any]] = field(default_factory=dict)
-    "State that memories keep from chunk to chunk, by attachment, one entry a row."
+    carried: dict[Hashable, list[Any]] = field(default_factory=dict)
+    """State that memories keep from chunk to chunk, each under a key of its own, one entry a row.
+
+    Entries are never changed, only replaced: rows of beams share them. What has a method
+    `cut(tokens)` is asked for its state after so many tokens when a cache is cropped; what has
+    none is dropped then.
+    """
 
 
 class Memory(Protocol):
@@ -152,7 +162,7 @@ class Trainable(Protocol):
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """The tensors to train."""
+        """The tensors to train; what else is stored does not change in training."""
         ...
 
     def state_dict(self) -> Tensors:
@@ -161,4 +171,13 @@ class Trainable(Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Take stored tensors; `RuntimeError` where names or shapes are not those of this one."""
+        ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A trained memory that makes room for facts before it is trained on them."""
+
+    def expect(self, facts: Sequence[Fact]) -> None:
+        """Make the tensors that these facts need, changing nothing that the host says."""
         ...

@@ -14,6 +14,7 @@ KINDS = {
     "fine_tune": "engram_transformers.memories.tuned:FineTune",
     "bottleneck": "engram_transformers.memories.tuned:Bottleneck",
     "bias": "engram_transformers.memories.tuned:Bias",
+    "engram": "engram_transformers.memories.engram:Engram",
     "text": "engram_transformers.memories.text:Text",
 }
 

@@ -18,7 +18,17 @@ from engram_transformers.api import Host
 
 def provenance(host: Host) -> dict[str, Any]:
     """Everything that one needs to run a measurement again."""
-    gpu = torch.cuda.get_device_name() if host.adapter.device.type == "cuda" else None
+    return {
+        **origin(gpu=host.adapter.device.type == "cuda"),
+        "host": host.identity.id,
+        "fingerprint": host.identity.fingerprint,
+        "dtype": str(host.adapter.dtype),
+    }
+
+
+def origin(*, gpu: bool = False) -> dict[str, Any]:
+    """The same for what no host takes part in."""
+    device = torch.cuda.get_device_name() if gpu else None
     return {
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -26,11 +36,8 @@ def provenance(host: Host) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "python": platform.python_version(),
-        "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": device or f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
-        "host": host.identity.id,
-        "fingerprint": host.identity.fingerprint,
-        "dtype": str(host.adapter.dtype),
     }
 
 

@@ -30,7 +30,8 @@ class History:
     "(batch, columns)"
     real: NDArray[np.bool_]
     "(batch, columns): False where the column is padding."
-    carried: dict[int, list[Any]] = field(default_factory=dict)
+    carried: dict[Hashable, list[Any]] = field(default_factory=dict)
+    "By key of the memory that keeps it, one state a row."
 
     @staticmethod
     def empty(batch: int) -> History:
@@ -41,10 +42,17 @@ class History:
         return int(self.ids.shape[1])
 
     def cut(self, length: int) -> History:
-        """The first `length` columns; carried state belongs to the end, so it is dropped."""
+        """The first `length` columns; carried state that cannot be cut is dropped."""
         if length == self.length:
             return self
-        return History(self.ids[:, :length], self.real[:, :length])
+        real = self.real[:, :length]
+        tokens = real.sum(axis=1).tolist()
+        carried = {
+            key: [state.cut(count) for state, count in zip(states, tokens, strict=True)]
+            for key, states in self.carried.items()
+            if all(hasattr(state, "cut") for state in states)
+        }
+        return History(self.ids[:, :length], real, carried)
 
     def take(self, rows: NDArray[np.int64]) -> History:
         """The history of a batch made of these rows, in this order."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +21,12 @@ from engram_transformers.attach import prompt_ends
 from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
-from engram_transformers.memory import Schedule, Trainable
+from engram_transformers.memories.shared.touched import Touched
+from engram_transformers.memory import Expecting, Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
 from engram_transformers.models.tokens import HostTokens
+from engram_transformers.training.rowwise import RowWise, Tabled
 from engram_transformers.types import Fact
 
 WARM_UP = 0.1
@@ -95,10 +97,13 @@ def fit(
         TrainingDiverged: the loss or a gradient was no number; the memory has the tensors that it
             had when that epoch began.
     """
-    schedule = schedule or memory.schedule
+    facts, schedule = list(facts), schedule or memory.schedule
+    if isinstance(memory, Expecting):
+        memory.expect(facts)
     trials = trials_of(facts, tokens)
-    with _alone(adapter.model, memory), torch.enable_grad():
-        run = _Run(adapter, memory, schedule, trials)
+    by_rows = memory.by_rows() if isinstance(memory, Tabled) else nullcontext(())
+    with _alone(adapter.model, memory), torch.enable_grad(), by_rows as tables:
+        run = _Run(adapter, memory, schedule, trials, tables=tables)
         return run.until_exact(progress)
 
 
@@ -117,7 +122,13 @@ def trials_of(facts: Iterable[Fact], tokens: HostTokens) -> list[Trial]:
 
 class _Run:
     def __init__(
-        self, adapter: Adapter, memory: Trainable, schedule: Schedule, trials: Sequence[Trial]
+        self,
+        adapter: Adapter,
+        memory: Trainable,
+        schedule: Schedule,
+        trials: Sequence[Trial],
+        *,
+        tables: Sequence[tuple[nn.Parameter, Touched]],
     ) -> None:
         self.adapter, self.memory, self.schedule = adapter, memory, schedule
         self.parameters = list(memory.parameters())
@@ -126,11 +137,10 @@ class _Run:
         self.batches = _batches(trials, adapter, schedule, skip=len(prefix))
         self.epochs = max(schedule.epochs, -(-LEAST // max(1, len(self.batches))))
         self.steps = self.epochs * len(self.batches)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, weight_decay=0.0
-        )
-        # Decay of tensors that all facts share would wear the earlier ones away.
-        self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
+        self.optimizers = _optimizers(memory, schedule.learning_rate, tables)
+        self.rates = [
+            torch.optim.lr_scheduler.LambdaLR(each, self._share) for each in self.optimizers
+        ]
         self.order = torch.Generator().manual_seed(schedule.seed)
         self.done, self.exact = 0, 0.0
         self.losses: list[float] = []
@@ -184,14 +194,18 @@ class _Run:
             states = self.late(batch.ids, batch.mask, batch.below)
         logits = self.adapter.logits(states[batch.at])
         loss = functional.cross_entropy(logits, batch.wanted)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, CLIP))
+        # A row's step does not depend on the length of its gradient, so there is nothing to cut.
+        norm += sum(each.norm() for each in self.optimizers if isinstance(each, RowWise))
         value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
+        if not (math.isfinite(value) and math.isfinite(norm)):
             self._diverged(good)
-        self.optimizer.step()
-        self.rate.step()
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.step()
+            rate.step()
         right = torch.split(logits.argmax(dim=-1) == batch.wanted, batch.sizes)
         return value, sum(bool(one.all()) for one in right)
 
@@ -209,6 +223,21 @@ class _Run:
             return (step + 1) / warm
         left = (step - warm) / max(1, self.steps - warm)
         return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * min(1.0, left))) / 2
+
+
+def _optimizers(
+    memory: Trainable, rate: float, tables: Sequence[tuple[nn.Parameter, Touched]]
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all tensors but the tables, whose rows are updated as they are read.
+
+    Decay of tensors that all facts share would wear the earlier ones away.
+    """
+    by_row = {id(table) for table, _ in tables}
+    others = [p for p in memory.parameters() if id(p) not in by_row]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=rate, weight_decay=0.0)]
+    if isinstance(memory, Tabled):
+        found.append(RowWise(tables, lr=rate * memory.table_rate))
+    return found
 
 
 def copied(memory: Trainable) -> dict[str, Tensor]:

@@ -1,0 +1,83 @@
+"""Options of the Engram memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engram_transformers.errors import BadInput
+
+Layout = Literal["deepseek", "deepseek-v4.1", "qwen", "unigram", "span"]
+Gate = Literal["learned", "plain", "fixed", "content"]
+LAYOUTS = ("deepseek", "deepseek-v4.1", "qwen", "unigram", "span")
+GATES = ("learned", "plain", "fixed", "content")
+
+
+@dataclass(frozen=True)
+class EngramConfig:
+    """Tables of rows that are looked up by the last tokens read, and added before attention."""
+
+    layers: tuple[int, ...] | None = None
+    "Blocks that it acts before, counted from 0; None: the second and the middle one."
+    layout: Layout = "deepseek"
+    "How tokens become addresses."
+    orders: tuple[int, ...] | None = None
+    "Lengths of the n-grams; None: those of the layout."
+    heads: int = 8
+    "Tables for each order; each n-gram reads one row in each."
+    rows: int = 10_000
+    "Rows of each table; the layouts of published models take the next primes from here on."
+    width: int = 32
+    "Numbers in a row."
+    gate: Gate = "learned"
+    "`learned` with a signed root, `plain` as in the paper, `fixed`, or `content`: among heads."
+    gate_value: float = 1.0
+    "What a `fixed` gate lets through."
+    conv: bool = False
+    "Whether a short causal convolution follows the gate."
+    kernel: int = 4
+    "Taps of the convolution; they stand as far apart as the longest n-gram is long."
+    zero: Literal["rows", "value"] = "rows"
+    "What is zero to begin with: the rows, or the projection of what they hold."
+    reset: bool | None = None
+    "Whether n-grams stop at a token that ends a text; None: as the layout does."
+    hash_seed: int | None = None
+    "Decides the multipliers of the hash; None: the layout's own."
+    learning_rate: float = 3e-3
+    "Highest learning rate of all but the rows."
+    table_rate: float = 5.0
+    "How many times as fast rows learn, as in the paper."
+    epochs: int = 12
+    "Times that every question is trained at most."
+    batch: int = 8
+    "Questions in one step."
+    seed: int = 0
+    "Decides where training starts and the order of the steps."
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "orders"):  # JSON and callers bring lists
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        _check_choice("layout", self.layout, LAYOUTS)
+        _check_choice("gate", self.gate, GATES)
+        _check_choice("zero", self.zero, ("rows", "value"))
+        for name in ("heads", "rows", "width", "kernel"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; it has to be at least 1")
+        for name in ("layers", "orders"):
+            _check_numbers(name, getattr(self, name))
+        if self.orders and min(self.orders) < 1:
+            raise BadInput(f"orders are {self.orders}; an n-gram has at least 1 token")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise BadInput(f"{name} is {value!r}; use one of {', '.join(choices)}")
+
+
+def _check_numbers(name: str, values: tuple[int, ...] | None) -> None:
+    if values is None:
+        return
+    if not values or len(set(values)) < len(values):
+        raise BadInput(f"{name} are {values}; name at least one, and none twice")
