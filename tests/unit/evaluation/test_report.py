@@ -306,7 +306,10 @@ def test_ties_are_broken_in_order_and_what_remains_is_named_together() -> None:
     assert decision(("text", "gen_gen", 0.98)).use == ("lookup",)
     tied = [("text", "gen_gen", 0.98), ("text", "gen_rel", 1.0)]
     assert decision(*tied).use == ("lookup",)
-    assert decision(*tied, ("text", "loc_bitexact", 1.0)).use == ("lookup", "text/retrieval")
+    # Silent on unrelated prompts is not enough: near misses must be spared as well.
+    tied.append(("text", "loc_bitexact", 1.0))
+    assert decision(*tied).use == ("lookup",)
+    assert decision(*tied, ("text", "hard_loc", 1.0)).use == ("lookup", "text/retrieval")
 
 
 def test_a_memory_that_teaches_nothing_is_not_recommended() -> None:

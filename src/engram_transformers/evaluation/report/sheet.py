@@ -40,7 +40,7 @@ ABOUT = {
 }
 ENOUGH = 0.8
 "Share of the best recall from which a memory counts as one that does the job."
-_UNCHANGED = ("loc_bitexact", "loc_same", "hard_loc", "hard_bitexact")
+_UNRELATED = ("loc_bitexact", "loc_same")
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,22 @@ class Sheet:
         return "gen_gen" if "gen_gen" in others else others[0] if others else None
 
     @property
-    def unchanged(self) -> str | None:
-        """The strictest metric for what was not taught."""
+    def spared(self) -> list[str]:
+        """The metrics for what was not taught: unrelated prompts, and each kind of near miss."""
         names = self.names
-        others = [name for name in names if name.startswith("hard_")]
-        return next((name for name in (*_UNCHANGED, *others) if name in names), None)
+        unrelated = [name for name in _UNRELATED if name in names][:1]
+        near = [n for n in names if n.startswith("hard_") and not n.endswith("bitexact")]
+        return [*unrelated, *near]
+
+    @property
+    def unchanged(self) -> str | None:
+        """Of those, the one on which the best memory does worst."""
+
+        def best(name: str) -> float:
+            found = measured(self.contenders, name)
+            return max((each.value for each in found.values()), default=1.0)
+
+        return min(self.spared, key=best, default=None)
 
     @property
     def chosen(self) -> list[str]:
@@ -163,7 +174,7 @@ class Sheet:
         # must not go unseen.
         held = f"{self.wordings}_contains" if self.wordings else None
         among = self.names
-        found = [name for name in (self.taught, self.wordings, held, self.unchanged) if name]
+        found = [name for name in (self.taught, self.wordings, held, *self.spared) if name]
         found = [name for name in found if name in among]
         if self.taught:
             return found
