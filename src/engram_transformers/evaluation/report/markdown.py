@@ -64,7 +64,9 @@ def _cell(sheet: Sheet, name: str, label: str, marked: Mapping[str, Mark]) -> st
     value = written(found.value, of)
     mark = marked.get(label)
     value = f"**{value}**" if mark == "best" else f"{value} =" if mark == "tied" else value
-    beside = ", ".join(each for each in (interval(found, of), _plain(row.note)) if each)
+    # How it was taught is said once a task.
+    note = _plain(row.note) if name == sheet.chosen[0] else ""
+    beside = ", ".join(each for each in (interval(found, of), note) if each)
     return f"{value} <sub>{beside}</sub>" if beside else value
 
 
