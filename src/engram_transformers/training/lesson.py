@@ -126,11 +126,14 @@ class Lesson:
         written = self.memory.write(facts, refine=self.check is not None)
         deltas = {fact.id: delta for fact, delta in zip(facts, written, strict=True)}
         try:
-            self.memory.remove(old)
-            self.memory.add((fact.id, fact, deltas[fact.id]) for fact in facts)
+            # A fact that is half in the memory could not be taken out again.
+            with uninterrupted():
+                self.memory.remove(old)
+                self.memory.add((fact.id, fact, deltas[fact.id]) for fact in facts)
             good = self._checked(facts)
         except BaseException:
-            self._restore(facts, old=old, stored=())
+            with uninterrupted():
+                self._restore(facts, old=old, stored=())
             raise
         # What is on disk and what the receipt says must not come apart.
         with uninterrupted():

@@ -134,8 +134,12 @@ def test_a_full_disk_is_one_line(engram, facts_file, monkeypatch):
     assert (ran.status, ran.err) == (1, "engram: mem: No space left on device\n")
 
 
+COUNT = 4000
+"Facts that are still being taught when the first of them are seen to be stored."
+
+
 def test_interrupted_and_run_again(host_folder: Path, tmp_path: Path):
-    rows = [{"prompt": f"What is number {i}?", "answer": f"{i}{i}"} for i in range(2000)]
+    rows = [{"prompt": f"What is number {i}?", "answer": f"{i}{i}"} for i in range(COUNT)]
     (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code = "from engram_transformers.cli.main import run; run()"
     words = ["teach", "many.jsonl", "-m", str(host_folder), "-M", "m", "--address", "exact"]
@@ -147,14 +151,15 @@ def test_interrupted_and_run_again(host_folder: Path, tmp_path: Path):
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=300)
     assert first.returncode == 130, err
-    assert err.startswith("engram: interrupted; ") and err.count("\n") == 1
+    # On a slow machine lines of progress come before it.
+    assert err.splitlines()[-1].startswith("engram: interrupted; "), err
     stored = json.loads(out)
-    assert stored["interrupted"] and 0 < len(stored["taught"]) < 2000
+    assert stored["interrupted"] and 0 < len(stored["taught"]) < COUNT
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     receipt = json.loads(second.stdout)
     assert receipt["known"] == stored["taught"]
-    assert len(receipt["known"]) + len(receipt["taught"]) == 2000
+    assert len(receipt["known"]) + len(receipt["taught"]) == COUNT
 
 
 def _wait_for_a_write(memory: Path, process: subprocess.Popen[str]) -> None:
