@@ -53,8 +53,6 @@ class Question:
     answers: tuple[str, ...]
     fact: str
     "Id of the fact that it asks for."
-    before: str = ""
-    "What the host reads before it: distraction, or nothing."
     needs: tuple[str, ...] = ()
     "Ids of further facts that its answer depends on, all of them taught."
 

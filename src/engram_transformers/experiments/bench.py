@@ -21,7 +21,7 @@ from engram_transformers.experiments.provenance import provenance
 from engram_transformers.experiments.spec import NONE, Experiment
 from engram_transformers.memory import Textual, Writable
 from engram_transformers.models.tokens import Form
-from engram_transformers.registry import KINDS, memory_class
+from engram_transformers.registry import memory_class
 from engram_transformers.types import Fact
 
 Told = Callable[[str, int, int | None], None]
@@ -88,6 +88,7 @@ class Bench:
         started = time.perf_counter()
         check_names(experiment)
         if experiment.task == "needle":
+            self.close()  # it teaches a memory of its own, beside which no other may act
             found, records = needle.measure(self.host, experiment, told=self.told)
         elif experiment.task == "probes":
             found, records = self._harm(experiment)
@@ -342,8 +343,3 @@ def _examples(cases: dict[str, list[Answered]]) -> dict[str, list[dict[str, str]
                 for c in some
             ]
     return shown
-
-
-def memories() -> list[str]:
-    """The names under which `eval` knows memories."""
-    return [NONE, *sorted(KINDS)]

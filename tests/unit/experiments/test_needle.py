@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cases import host_of
-from engram_transformers.attach import attach
+from engram_transformers.attach import attach, attached
 from engram_transformers.evaluation.harm import perplexity
 from engram_transformers.experiments import needle
 from engram_transformers.experiments.bench import Bench
@@ -72,3 +72,12 @@ def test_harm_shows_in_perplexity() -> None:
     with attach(host.model, Harmful(host.adapter, Nothing())):
         after = perplexity(host.adapter, host.tokens, own, window=64).measure.value
     assert after > 1.5 * before
+
+
+def test_no_other_memory_acts_beside_a_needle() -> None:
+    with Bench(host_of("llama")) as bench:
+        before = Experiment("user_preferences", "lookup", n=2, options={"address": "exact"})
+        bench.run(before)
+        assert attached(bench.host.model)
+        bench.run(Experiment("needle", "none", n=2, points=(0,)))
+        assert not attached(bench.host.model)
