@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engram_transformers.api import Host, OpenMemory
-from engram_transformers.errors import CannotForget
+from engram_transformers.errors import BadInput, CannotForget
 from engram_transformers.evaluation.answers import Answered
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.silence import Bare, bare
@@ -262,6 +262,8 @@ def check_names(experiment: Experiment) -> None:
         memory_class(experiment.memory)
     if experiment.task == "needle":
         return
+    if experiment.control == "context":
+        raise BadInput(f"the control 'context' is for needle, not for {experiment.task}")
     load_task(experiment.after if experiment.task == "probes" else experiment.task)
 
 

@@ -76,6 +76,7 @@ def test_eval_as_a_table(engram: Any) -> None:
         (("doors", "--memory", "lokup"), "no kind of memory is called 'lokup'; try lookup"),
         (("doors", "--set", "adress=exact"), "no option 'adress'"),
         (("doors", "--set", "address"), "is not KEY=VALUE"),
+        (("doors", "--control", "context"), "is for needle, not for doors"),
         (("doors", "--points", "1,x"), "is not a list of numbers"),
     ],
 )
