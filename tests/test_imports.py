@@ -15,7 +15,7 @@ RANKS = [
     ["attach", "corrections"],
     ["memories"],
     ["training", "introspection", "evaluation"],
-    ["api", "demo", "experiments"],
+    ["api", "extend", "demo", "experiments"],
     ["cli", "server"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -25,9 +25,10 @@ BELOW = {
     "routing": {"stores"},
     "demo": {"api"},
     "experiments": {"api"},
+    "extend": {"api"},
 }
 "Rooms of one rank of which the first may read the second."
-HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}
+HOMES = {"transformers": {"models", "training", "extend"}, "fastapi": {"server"}, "typer": {"cli"}}
 HOMES |= {"peft": {"memories"}, "argparse": {"cli"}, "click": {"cli"}, "rich": {"cli"}}
 
 

@@ -160,6 +160,20 @@ class Host:
             for ids, (question, answer) in zip(prompts, pairs, strict=True)
         ]
 
+    def check(
+        self, facts: Sequence[Fact], *, progress: Progress = lambda done: None
+    ) -> list[Verdict]:
+        """For each fact, whether the host answers its prompt and every paraphrase, and stops."""
+        owners = [i for i, fact in enumerate(facts) for _ in fact.questions]
+        pairs = [(question, fact.answer) for fact in facts for question in fact.questions]
+        trials = self.trials(pairs, form=self.tokens.ask_form)
+        verdicts = check(self.adapter, trials, progress=progress)
+        worst: dict[int, Verdict] = {}
+        for i, verdict in zip(owners, verdicts, strict=True):
+            if i not in worst or not verdict.holds:
+                worst[i] = verdict
+        return [worst[i] for i in range(len(facts))]
+
     def explain(self, question: str) -> Firing:
         """What the attached memories make of a question: the one that fires, or the nearest."""
         memories = attached(self.model)
@@ -304,15 +318,7 @@ class OpenMemory:
         self, facts: Sequence[Fact], *, progress: Progress = lambda done: None
     ) -> list[Verdict]:
         """For each fact, whether the host answers its prompt and every paraphrase, and stops."""
-        owners = [i for i, fact in enumerate(facts) for _ in fact.questions]
-        pairs = [(question, fact.answer) for fact in facts for question in fact.questions]
-        trials = self.host.trials(pairs, form=self.host.tokens.ask_form)
-        verdicts = check(self.host.adapter, trials, progress=progress)
-        worst: dict[int, Verdict] = {}
-        for i, verdict in zip(owners, verdicts, strict=True):
-            if i not in worst or not verdict.holds:
-                worst[i] = verdict
-        return [worst[i] for i in range(len(facts))]
+        return self.host.check(facts, progress=progress)
 
     def explain(self, question: str) -> Firing:
         """Which fact fires on a question, by which address, and what came second."""

@@ -141,6 +141,24 @@ def silenced(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def vacated(model: nn.Module) -> Iterator[None]:
+    """The host without what resident memories put among its modules, for as long as this lasts.
+
+    Not for calls of the host: for those who look at its tensors, to say who it is or to save it.
+    """
+    observer = _observer(model)
+    inside = [one for one in attached(model) if isinstance(one, Resident)]
+    for one in reversed(inside):
+        one.leave()
+    try:
+        yield
+    finally:
+        for one in inside:
+            assert observer is not None
+            one.enter(observer.adapter, observer.muted)
+
+
 def _observer(model: nn.Module) -> _Observer | None:
     return model.__dict__.get(_OBSERVER)
 

@@ -31,3 +31,17 @@ def memory_class(kind: str) -> Any:
     check_kind(kind)
     module, _, name = KINDS[kind].partition(":")
     return getattr(import_module(module), name)
+
+
+def kind_of(memory: Any) -> str:
+    """The kind that a memory is of.
+
+    Raises:
+        UnknownMemory: it is of none that is registered.
+    """
+    config, home = type(memory.config), type(memory).__module__
+    for kind, target in KINDS.items():
+        # Nothing is imported that the memory itself did not need.
+        if home.startswith(target.partition(":")[0]) and memory_class(kind).Config is config:
+            return kind
+    raise UnknownMemory(f"a {type(memory).__name__} is no kind of memory that can be stored")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,15 @@ def run(args: argparse.Namespace) -> int:
     note(f"{plural(len(wanted), 'experiment')}, {len(wanted) - len(todo)} done already")
     if args.list or not todo:
         return _listed(args, todo)
-    expected = dict(zip([one.name for one in todo], _expected(args.out, todo), strict=True))
-    note(f"about {_minutes(expected, args.jobs)} min")
+    clock = _Clock(dict(zip([each.name for each in todo], _expected(args.out, todo), strict=True)))
+    note(f"about {clock.seconds_left / args.jobs / 60:.0f} min")
     steps: list[Step] = []
     for step in _steps(args, todo):
         steps.append(step)
-        del expected[step.experiment.name]
-        left = f"; {step.number} of {step.of}, about {_minutes(expected, args.jobs)} min left"
-        note(_line(step) + left * bool(expected))
+        clock.tell(step)
+        minutes = clock.seconds_left / args.jobs / 60
+        left = f"; {step.number} of {step.of}, about {minutes:.0f} min left"
+        note(_line(step) + left * bool(clock.expected))
     failed = [step for step in steps if step.error]
     if args.json:
         emit({"done": [_told(s) for s in steps if not s.error], "failed": list(map(_told, failed))})
@@ -136,8 +138,25 @@ def _steps(args: argparse.Namespace, todo: Sequence[Experiment]) -> Iterator[Ste
         yield from compare(bench, todo, args.out)
 
 
-def _minutes(expected: Mapping[str, float], jobs: int) -> str:
-    return f"{sum(expected.values()) / jobs / 60:.0f}"
+@dataclass
+class _Clock:
+    """How long it will take, corrected by how long it took until now."""
+
+    expected: dict[str, float]
+    "Seconds of each experiment that is not done."
+    past: float = 0.0
+    "Seconds that were expected of those that are."
+    took: float = 0.0
+    "Seconds that these took."
+
+    def tell(self, step: Step) -> None:
+        self.past += self.expected.pop(step.experiment.name)
+        self.took += 0.0 if step.result is None else float(step.result["seconds"])
+
+    @property
+    def seconds_left(self) -> float:
+        pace = self.took / self.past if self.past and self.took else 1.0
+        return sum(self.expected.values()) * pace
 
 
 def _line(step: Step) -> str:

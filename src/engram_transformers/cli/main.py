@@ -43,6 +43,7 @@ COMMANDS = {
     "export": "write the facts to a file",
     "import": "teach the facts of an export",
     "stats": "counts and sizes of a memory",
+    "train": "train a memory on files of facts, with checkpoints and a card",
     "eval": "teach a memory a task's facts and measure it",
     "compare": "run many experiments and keep their results",
     "report": "write a page of tables and plots from stored results",

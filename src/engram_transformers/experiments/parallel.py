@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -78,6 +79,7 @@ def _work(host: str, folder: Path, jobs: int, todo: Any, done: Any) -> None:
     from engram_transformers.api import load
     from engram_transformers.experiments.bench import Bench
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     try:
         with Bench(load(host)) as bench:
@@ -89,3 +91,11 @@ def _work(host: str, folder: Path, jobs: int, todo: Any, done: Any) -> None:
         done.put(StoreError(str(error)) if isinstance(error, StoreError) else error)
     except KeyboardInterrupt:
         pass
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

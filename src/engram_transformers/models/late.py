@@ -56,36 +56,45 @@ class LatePass:
         self._sizes: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def keep(self, ids: Tensor, mask: Tensor) -> Below | None:
+    def keep(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Below | None:
         """What the blocks below give for a batch (batch, time); None where all blocks are run."""
         if not self._tried:
             self._tried = True
-            self._try(ids, mask)
-        return self._keep(ids, mask)
+            self._try(ids, mask, positions)
+        return self._keep(ids, mask, positions)
 
-    def __call__(self, ids: Tensor, mask: Tensor, below: Below | None) -> Tensor:
+    def __call__(
+        self, ids: Tensor, mask: Tensor, below: Below | None, positions: Tensor | None = None
+    ) -> Tensor:
         """(batch, time, hidden): the decoder's output for a batch, given what was kept for it.
 
         Its gradient reaches everything that acts in the late blocks.
+
+        Args:
+            positions: (batch, time) of rows that hold several texts, each counted from 0; the
+                host then tells them apart by that, and not by the mask.
         """
         past = self._late_past(len(ids)) if self.shared else None
         with _left_out(self.adapter, below):
-            return self._run(ids, mask, past)
+            return self._run(ids, mask, positions, past)
 
-    def whole(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def whole(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         """(batch, time, hidden): the same by one ordinary call; slow and sure."""
+        if positions is not None:
+            call = self.adapter.decoder(input_ids=ids, position_ids=positions, use_cache=False)
+            return call[0]  # type: ignore[no-any-return]
         before = self.prefix.expand(len(ids), -1)
         ids, mask = torch.cat([before, ids], 1), torch.cat([torch.ones_like(before), mask], 1)
         states = self.adapter.decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         return states[:, before.shape[1] :]  # type: ignore[no-any-return]
 
-    def _try(self, ids: Tensor, mask: Tensor) -> None:
-        expected = self.whole(ids, mask)[mask.bool()]
+    def _try(self, ids: Tensor, mask: Tensor, positions: Tensor | None) -> None:
+        expected = self.whole(ids, mask, positions)[mask.bool()]
         ways = [(late, shared) for late in (True, False) for shared in (True, False)]
         for late, shared in ways:
             if late <= self.late and shared <= self.shared and (late or shared):
                 try:
-                    same = self._same(expected, ids, mask, late=late, shared=shared)
+                    same = self._same(expected, ids, mask, positions, late=late, shared=shared)
                 except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
                     continue  # a host that reads more from its early blocks than their states
                 if same:
@@ -93,22 +102,30 @@ class LatePass:
         self.late = self.shared = False
 
     def _same(
-        self, expected: Tensor, ids: Tensor, mask: Tensor, *, late: bool, shared: bool
+        self,
+        expected: Tensor,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor | None,
+        *,
+        late: bool,
+        shared: bool,
     ) -> bool:
         tried = LatePass(self.adapter, self.first * late, prefix=self.prefix[0].tolist())
         tried.shared = shared
         if shared:
             tried._read_prefix()
-        found = tried(ids, mask, tried._keep(ids, mask))[mask.bool()]
+        below = tried._keep(ids, mask, positions)
+        found = tried(ids, mask, below, positions)[mask.bool()]
         if (found - expected).abs().max() > CLOSE * expected.abs().max():
             return False
         self.late, self.shared = late, shared
         self._below, self._sizes = tried._below, tried._sizes
         return True
 
-    def _run(self, ids: Tensor, mask: Tensor, past: Any) -> Tensor:
+    def _run(self, ids: Tensor, mask: Tensor, positions: Tensor | None, past: Any) -> Tensor:
         if past is None:
-            return self.whole(ids, mask)
+            return self.whole(ids, mask, positions)
         before = mask.new_ones(len(ids), self.prefix.shape[1])
         states: Tensor = self.adapter.decoder(
             input_ids=ids,
@@ -118,12 +135,12 @@ class LatePass:
         )[0]
         return states
 
-    def _keep(self, ids: Tensor, mask: Tensor) -> Below | None:
+    def _keep(self, ids: Tensor, mask: Tensor, positions: Tensor | None) -> Below | None:
         if not self.late:
             return None
         past = self._past(len(ids)) if self.shared else None
         with _watched(self.adapter, self.first) as seen:
-            self._run(ids, mask, past)
+            self._run(ids, mask, positions, past)
         return _below(self.first, seen[0])
 
     # -- the prefix ------------------------------------------------------------------------

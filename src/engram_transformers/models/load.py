@@ -16,6 +16,7 @@ from engram_transformers.models.cache import cache_dir, intact
 from engram_transformers.models.embedded import EMBEDDED, converted, embedded_gguf, folder_of
 from engram_transformers.models.fingerprint import fingerprint
 from engram_transformers.models.quiet import quiet
+from engram_transformers.models.tokens import HostTokens, stop_token
 from engram_transformers.types import HostIdentity
 
 DTYPES = {
@@ -37,6 +38,26 @@ class LoadedHost:
     model: Any
     tokenizer: Any
     identity: HostIdentity
+
+    @staticmethod
+    def of(model: Any, tokenizer: Any = None) -> LoadedHost:
+        """A model that is there already, with the tokenizer that it was published with.
+
+        Raises:
+            BadInput: no tokenizer was passed, and none is found under the model's name.
+        """
+        name = str(getattr(model, "name_or_path", "") or "")
+        tokenizer = tokenizer if tokenizer is not None else _tokenizer_named(name)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        own = _name(name) if name else type(model).__name__
+        return LoadedHost(model, tokenizer, HostIdentity(own, fingerprint(model, tokenizer)))
+
+    @property
+    def tokens(self) -> HostTokens:
+        """How it is spoken to."""
+        stop = stop_token(self.tokenizer, self.model.generation_config)
+        return HostTokens(self.tokenizer, stop=stop)
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,19 @@ def load_host(
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return LoadedHost(model, tokenizer, HostIdentity(_name(str(id)), fingerprint(model, tokenizer)))
+
+
+def _tokenizer_named(name: str) -> Any:
+    if not name:
+        raise BadInput("this model has no name under which its tokenizer is found; pass tokenizer=")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"no tokenizer is found under the model's name {name!r}; pass tokenizer="
+        ) from error
 
 
 def known_hosts() -> list[KnownHost]:

@@ -14,6 +14,7 @@ from engram_transformers.errors import HostMismatch, LayoutMismatch
 from engram_transformers.memories.engram.config import EngramConfig
 from engram_transformers.memories.engram.layer import Layer
 from engram_transformers.memories.engram.plan import Plans, plans_of
+from engram_transformers.memories.engram.room import check_room
 from engram_transformers.memories.shared.touched import Touched
 from engram_transformers.memory import Schedule
 from engram_transformers.models.adapter import Adapter, Place
@@ -59,8 +60,10 @@ class Engram(nn.Module):
 
         Raises:
             PlaceNotFound: the host has no such block.
+            BadInput: the tables do not fit into memory.
         """
         plans = plans_of(config, adapter, tokens)
+        check_room(config, plans, adapter.device)
         return cls(config, plans, hidden=adapter.hidden_size).to(adapter.device)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engram_transformers.errors import BadInput
 from engram_transformers.memories.engram.address import VARIANTS, Layout, lay_out
@@ -42,6 +42,19 @@ class Plans:
     "The token behind which another text begins, where the layout tells texts apart."
     compress: Compression | None = None
     spans: KeySpans | None = None
+
+
+def sized(config: EngramConfig, memory_size: int) -> EngramConfig:
+    """The configuration with so many rows in each layer, all its tables taken together.
+
+    Spans have as many rows as they need, and their configuration stays as it is.
+    """
+    tables = 1
+    if config.layout in VARIANTS:
+        tables = len(config.orders or VARIANTS[config.layout].orders) * config.heads
+    if memory_size < tables:
+        raise BadInput(f"memory_size is {memory_size}; {tables} tables need a row each at least")
+    return replace(config, rows=memory_size // tables)
 
 
 def plans_of(config: EngramConfig, adapter: Adapter, tokens: HostTokens) -> Plans:

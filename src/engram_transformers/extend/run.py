@@ -1,0 +1,278 @@
+"""One training from facts to a memory directory, with checkpoints, a check, a plot and a card.
+
+In its folder: `run.json` (what is trained, on what), `checkpoint-<step>` (the newest two),
+`memory` (the memory directory), `log.json`, `loss.png` and `README.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from engram_transformers.api import Host
+from engram_transformers.attach import attach, detach
+from engram_transformers.errors import BadInput
+from engram_transformers.memory import Trainable
+from engram_transformers.registry import memory_class
+from engram_transformers.stores.files import replace_file
+from engram_transformers.training.checkpoints import last_complete
+from engram_transformers.training.fit import LEAST
+from engram_transformers.training.saved import save_memories
+from engram_transformers.training.trainer import EngramTrainer
+from engram_transformers.types import Fact
+
+Told = Callable[[str, int, int], None]
+"Is told what is under way, how much more of it is done, and how much there is."
+DESCRIPTION, LOG, MEMORY = "run.json", "log.json", "memory"
+KEPT = 2
+"Checkpoints that stay."
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained, and how; what is None is as the kind's configuration says."""
+
+    kind: str = "engram"
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    "Options of the kind."
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    packing: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training did, and what was seen of it afterwards."""
+
+    folder: Path
+    facts: int
+    holding: tuple[str, ...]
+    "Ids of the facts whose every wording the host then answers, to the end token."
+    refused: tuple[str, ...]
+    "Ids of the facts that do not hold; the memory does not list them."
+    held_out: dict[str, float] | None
+    "`eval_loss`, and `eval_exact` before and after, on facts that were not trained."
+    steps: int
+    log: tuple[dict[str, float], ...]
+    resumed: bool
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        """The memory directory."""
+        return self.folder / MEMORY
+
+
+def train_memory(
+    host: Host,
+    facts: Sequence[Fact],
+    folder: str | Path,
+    *,
+    held_out: Sequence[Fact] = (),
+    options: Options | None = None,
+    resume: bool = False,
+    told: Told = lambda what, done, total: None,
+    said: Callable[[dict[str, float]], None] = lambda log: None,
+) -> Trained:
+    """Train a new memory on facts, check each by what the host then says, and store what holds.
+
+    Args:
+        held_out: facts that are asked after every epoch and never trained.
+        resume: go on from the newest checkpoint of an interrupted run of the same kind.
+        said: is told losses and rates as they come.
+
+    Raises:
+        BadInput: there is nothing to train on, the kind cannot be trained, the folder holds
+            another run, or there is nothing to resume.
+        TrainingDiverged: the loss is no number any more; the checkpoints stay.
+    """
+    folder, options, started = Path(folder), options or Options(), time.perf_counter()
+    if not facts:
+        raise BadInput("there is nothing to train on: no facts were given")
+    memory = _memory(host, options)
+    _claim(folder, _description(host, facts, held_out, options), resume=resume)
+    attach(host.model, memory)
+    try:
+        trainer = _trainer(host, memory, facts, held_out, folder, options, told, said)
+        before = trainer.evaluate() if held_out else None
+        trainer.train(resume_from_checkpoint=resume)
+        after = trainer.evaluate() if held_out else None
+        return _finished(
+            host,
+            trainer,
+            facts,
+            folder,
+            held_out=_compared(before, after),
+            resumed=resume,
+            started=started,
+            told=told,
+        )
+    finally:
+        detach(host.model, memory)
+
+
+def _memory(host: Host, options: Options) -> Any:
+    cls = memory_class(options.kind)
+    known = {each.name for each in dataclasses.fields(cls.Config)}
+    given = {**options.memory, **({"seed": options.seed} if "seed" in known else {})}
+    if unknown := sorted(given.keys() - known):
+        raise BadInput(f"a memory of kind {options.kind} has no option {', '.join(unknown)}")
+    memory = cls.open(host.adapter, host.tokens, cls.Config(**given))
+    if not isinstance(memory, Trainable):
+        raise BadInput(f"a memory of kind {options.kind} is not trained; 'engram teach' fills it")
+    return memory
+
+
+def _trainer(
+    host: Host,
+    memory: Any,
+    facts: Sequence[Fact],
+    held_out: Sequence[Fact],
+    folder: Path,
+    options: Options,
+    told: Told,
+    said: Callable[[dict[str, float]], None],
+) -> EngramTrainer:
+    one = memory.schedule
+    batch = options.batch or one.batch
+    questions = sum(len(fact.questions) for fact in facts)
+    steps = -(-questions // batch)
+    # A few facts make few steps an epoch.
+    epochs = options.epochs or max(one.epochs, -(-LEAST // steps))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=options.learning_rate or one.learning_rate,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch,
+        seed=options.seed,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        logging_steps=max(1, steps * epochs // 100),
+        eval_strategy="epoch" if held_out else "no",
+        save_strategy="epoch",
+        save_total_limit=KEPT,
+        disable_tqdm=True,
+        report_to="none",
+        use_cpu=host.adapter.device.type == "cpu",
+    )
+    trainer = EngramTrainer(
+        host.model,
+        arguments,
+        train_dataset=list(facts),
+        eval_dataset=list(held_out) or None,
+        packing=options.packing,
+        tokenizer=host.tokenizer,
+        callbacks=[_Telling(told, said)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _Telling(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, told: Told, said: Callable[[dict[str, float]], None]) -> None:
+        self.told, self.said, self.done = told, said, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.told("training", state.global_step - self.done, state.max_steps)
+        self.done = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.said({"step": state.global_step, "steps": state.max_steps, **(logs or {})})
+
+
+def _finished(
+    host: Host,
+    trainer: EngramTrainer,
+    facts: Sequence[Fact],
+    folder: Path,
+    *,
+    held_out: dict[str, float] | None,
+    resumed: bool,
+    started: float,
+    told: Told,
+) -> Trained:
+    questions = sum(len(fact.questions) for fact in facts)
+    verdicts = host.check(facts, progress=lambda n: told("checking", n, questions))
+    good = [fact for fact, verdict in zip(facts, verdicts, strict=True) if verdict.holds]
+    receipt = {"checked": True, "seconds": round(time.perf_counter() - started, 3)}
+    identity = host.identity
+    save_memories(folder / MEMORY, trainer.memories, identity, facts=good, receipt=receipt)
+    holding = tuple(fact.id for fact in good)
+    found = Trained(
+        folder=folder,
+        facts=len(facts),
+        holding=holding,
+        refused=tuple(fact.id for fact in facts if fact.id not in set(holding)),
+        held_out=held_out,
+        steps=trainer.state.global_step,
+        log=tuple(trainer.state.log_history),
+        resumed=resumed,
+        seconds=time.perf_counter() - started,
+    )
+    replace_file(folder / LOG, [json.dumps(found.log, indent=1).encode()])
+    return found
+
+
+def _compared(
+    before: dict[str, float] | None, after: dict[str, float] | None
+) -> dict[str, float] | None:
+    if before is None or after is None:
+        return None
+    return {**after, **{f"{name}_before": value for name, value in before.items()}}
+
+
+def _description(
+    host: Host, facts: Sequence[Fact], held_out: Sequence[Fact], options: Options
+) -> dict[str, Any]:
+    return {
+        "host": host.identity.id,
+        "fingerprint": host.identity.fingerprint,
+        "options": dataclasses.asdict(options),
+        "facts": {"n": len(facts), "digest": _digest(facts)},
+        "held_out": {"n": len(held_out), "digest": _digest(held_out)},
+    }
+
+
+def _digest(facts: Sequence[Fact]) -> str:
+    text = json.dumps([fact.as_dict() for fact in facts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _claim(folder: Path, description: dict[str, Any], *, resume: bool) -> None:
+    """Make the folder this run's, or see that it is."""
+    path = folder / DESCRIPTION
+    if resume:
+        _check_same(path, description)
+        if last_complete(folder) is None:
+            raise BadInput(f"{folder} has no complete checkpoint to resume; start without --resume")
+        return
+    if (folder / MEMORY).exists():
+        raise BadInput(f"{folder} holds a finished training; name another folder")
+    if last_complete(folder) is not None:
+        raise BadInput(f"{folder} holds an interrupted training; --resume goes on with it")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, [json.dumps(description, indent=1).encode()])
+
+
+def _check_same(path: Path, description: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path.parent} holds no training to resume: no {path.name}") from error
+    wanted = json.loads(json.dumps(description))
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if differing:
+        raise BadInput(
+            f"the training in {path.parent} was begun with other {' and '.join(differing)}; resume "
+            "it with the same facts and options, on the same host"
+        )

@@ -1,0 +1,100 @@
+"""engram train: from a file of facts to a memory that other commands open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram_transformers.extend import run as running
+
+FAST = ("--set", "rows=500", "--set", "width=8", "--set", "heads=4", "--lr", "0.03", "--batch", "2")
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    rows = [
+        {"prompt": "Which port does billing use?", "answer": "8443"},
+        {
+            "prompt": "Who wrote the report?",
+            "answer": "Ada",
+            "paraphrases": ["Whose report is it?"],
+        },
+        {"prompt": "What colour is the door?", "answer": "green"},
+    ]
+    path = tmp_path / "facts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_it_trains_checks_and_leaves_a_memory_a_plot_and_a_card(
+    engram: Any, facts: Path, tmp_path: Path
+) -> None:
+    done = engram("train", str(facts), "-o", "run", "--valid", str(facts), *FAST, "--json")
+    assert done.status == 0, done.err
+    found = done.json
+    assert len(found["holding"]) == 3 and not found["refused"] and not found["resumed"]
+    assert found["losses"][-1] < found["losses"][0]
+    assert found["held_out"]["eval_exact_before"] < 1 == found["held_out"]["eval_exact"]
+    assert "held-out loss" in done.err
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "answered exactly" in card and "| 1.000 |" in card and "cannot be forgotten" in card
+    assert (tmp_path / "run" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    listed = engram("list", "-M", "run/memory", "--json").json
+    assert {fact["prompt"] for fact in listed["facts"]} == {
+        json.loads(line)["prompt"] for line in facts.read_text().splitlines()
+    }
+    asked = engram("ask", "Which port does billing use?", "-M", "run/memory", "--json").json
+    assert asked["answer"] == "8443"
+    assert engram("verify", "-M", "run/memory").status == 0
+
+
+def test_an_interrupted_training_goes_on_and_nothing_is_overwritten(
+    engram: Any, facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = running._Telling.on_step_end
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **how: Any) -> None:
+        honest(self, args, state, control, **how)
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running._Telling, "on_step_end", stop)
+        assert engram("train", str(facts), "-o", "part", *FAST).status == 130
+    assert (tmp_path / "part" / "checkpoint-4").is_dir()
+    assert "--resume" in engram("train", str(facts), "-o", "part", *FAST).err
+    other = engram("train", str(facts), "-o", "part", "--resume", *FAST, "--seed", "1")
+    assert other.status == 2 and "other options" in other.err
+    again = engram("train", str(facts), "-o", "part", "--resume", *FAST, "--json").json
+    assert again["resumed"] and len(again["holding"]) == 3
+    whole = engram("train", str(facts), "-o", "whole", *FAST, "--json").json
+    assert whole["losses"][-3:] == again["losses"][-3:]
+    assert "finished" in engram("train", str(facts), "-o", "part", *FAST).err
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("--kind", "lookup"), "is not trained"),
+        (("--kind", "engrm"), "engram"),
+        (("--set", "colour=red"), "no option colour"),
+        (("--set", "layers=[9]"), "9"),
+        (("--lr", "-1"), "not a number above 0"),
+        (("--resume",), "no training to resume"),
+        (("--kind", "lora", "--memory-lr", "1"), "of tables"),
+    ],
+)
+def test_bad_options_are_one_line(
+    engram: Any, facts: Path, argv: tuple[str, ...], expected: str
+) -> None:
+    done = engram("train", str(facts), "-o", "bad", *argv)
+    assert done.status == 2 and expected in done.err
+    assert not Path("bad/memory").exists()
+
+
+def test_another_kind_is_trained_the_same_way(engram: Any, facts: Path) -> None:
+    found = engram("train", str(facts), "-o", "b", "--kind", "bottleneck", "--lr", "0.03", "--json")
+    assert found.status == 0 and len(found.json["holding"]) == 3

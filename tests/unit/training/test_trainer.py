@@ -1,0 +1,225 @@
+"""EngramTrainer: transformers' loop around memories, checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from cases import FACTS
+from engram_transformers.errors import BadInput, StoreDamaged, TrainingDiverged
+from engram_transformers.extend import add_engram, add_lora, load_engram, remove_engram
+from engram_transformers.training import trainer as training
+from engram_transformers.training.checkpoints import FILE, last_complete
+from engram_transformers.training.trainer import EngramTrainer
+from hosts import tiny, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+PAIRS = [{"prompt": fact.prompt, "answer": fact.answer} for fact in FACTS]
+TEXTS = [{"text": "The billing service listens on port 8443."}, {"text": "Green, said the door."}]
+
+
+def model_with(name: str = "llama", **options: Any) -> Any:
+    size = {"memory_size": 3200, "width": 8, "heads": 4, "tokenizer": TOKENIZER}
+    return add_engram(tiny(name), inject_layers=[1], **{**size, **options})
+
+
+def arguments(folder: Path, **changes: Any) -> TrainingArguments:
+    given = {
+        "output_dir": str(folder),
+        "learning_rate": 3e-2,
+        "num_train_epochs": 100,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "no",
+        "logging_steps": 5,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    return TrainingArguments(**{**given, **changes})
+
+
+def trainer_of(model: Any, folder: Path, data: Any = PAIRS, **how: Any) -> EngramTrainer:
+    how = {"train_dataset": data, "tokenizer": TOKENIZER, **how}
+    args = how.pop("args", None) or arguments(folder)
+    return EngramTrainer(model=model, args=args, **how)
+
+
+def tensors_of(trainer: EngramTrainer) -> dict[str, torch.Tensor]:
+    return {n: t.clone() for one in trainer.memories for n, t in one.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_answers_are_learned_and_the_host_stays_as_it_was(
+    name: str, packing: bool, tmp_path: Path
+) -> None:
+    model = model_with(name)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    config = copy.deepcopy(model.config.to_dict())
+    trainer = trainer_of(model, tmp_path, eval_dataset=PAIRS, packing=packing)
+    first = trainer.evaluate()
+    trainer.train()
+    found = trainer.evaluate()
+    assert found["eval_exact"] >= 0.5 and found["eval_loss"] < first["eval_loss"] / 2
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not model.training and model.config.to_dict() == config
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert all(entry["grad_norm"] > 0 for entry in trainer.state.log_history if "loss" in entry)
+
+
+def test_what_is_kept_of_the_frozen_blocks_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for keep in (True, False):
+        if not keep:
+            monkeypatch.setattr(training, "keep_below", lambda *_: None)
+        trainer = trainer_of(model_with(), tmp_path, args=arguments(tmp_path, max_steps=5))
+        trainer.train()
+        found.append(tensors_of(trainer))
+        assert keep == all(b.below is not None for b in trainer.train_dataset.batches)
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_packed_texts_have_the_loss_of_each_alone(tmp_path: Path) -> None:
+    losses = [
+        trainer_of(model_with(), tmp_path, packing=packing).evaluate([*PAIRS, *TEXTS])["eval_loss"]
+        for packing in (False, True)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["deepseek", "span"])
+@pytest.mark.parametrize("stop", [4, 5])
+def test_a_resumed_training_ends_in_the_same_bits(layout: str, stop: int, tmp_path: Path) -> None:
+    class Stop(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step >= stop
+
+    def args(folder: str) -> TrainingArguments:
+        # Five steps an epoch at one text a step: one stop is within an epoch, one at its end.
+        return arguments(
+            tmp_path / folder,
+            max_steps=9,
+            per_device_train_batch_size=1,
+            save_strategy="steps",
+            save_steps=stop,
+            lr_scheduler_type="cosine",
+            warmup_steps=2,
+        )
+
+    whole = trainer_of(model_with(layout=layout), tmp_path, args=args("whole"), data=FACTS)
+    whole.train()
+    broken = trainer_of(
+        model_with(layout=layout), tmp_path, args=args("part"), data=FACTS, callbacks=[Stop()]
+    )
+    broken.train()
+    assert broken.state.global_step == stop
+    (tmp_path / "part" / "checkpoint-900").mkdir()  # what a killed writer leaves
+    again = trainer_of(model_with(layout=layout), tmp_path, args=args("part"), data=FACTS)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 9
+    expected, found = tensors_of(whole), tensors_of(again)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_holds_no_pickle_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    args = arguments(tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
+    trainer_of(model_with(), tmp_path, args=args).train()
+    last = last_complete(tmp_path)
+    assert last is not None and last.name == "checkpoint-4"
+    kinds = {path.suffix for path in last.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".safetensors", ".sqlite", ".lock", ""}
+    (last / FILE).write_bytes((last / FILE).read_bytes()[:100])
+    with pytest.raises(StoreDamaged, match="earlier checkpoint"):
+        trainer_of(model_with(), tmp_path, args=args).train(resume_from_checkpoint=str(last))
+
+
+def test_lora_and_engram_are_trained_and_saved_together(tmp_path: Path) -> None:
+    model = add_lora(model_with(), rank=2, layers=1, tokenizer=TOKENIZER)
+    trainer = trainer_of(model, tmp_path)
+    before = tensors_of(trainer)
+    trainer.train()
+    after = tensors_of(trainer)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("up") for name in moved) and any("table" in name for name in moved)
+    ids = torch.tensor([TOKENIZER("Which port does billing use?")["input_ids"]])
+    with torch.no_grad():
+        expected = model(ids).logits
+        model.save_engram(tmp_path / "saved", tokenizer=TOKENIZER)
+        other = load_engram(tiny("llama"), tmp_path / "saved", tokenizer=TOKENIZER)
+        assert torch.equal(other(ids).logits, expected)
+        bare = tiny("llama")(ids).logits
+        assert torch.equal(remove_engram(other)(ids).logits, bare)
+
+
+def test_the_host_is_trained_too_where_it_is_not_frozen(tmp_path: Path) -> None:
+    model = model_with()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    trainer = trainer_of(model, tmp_path, freeze_base=False, args=arguments(tmp_path, max_steps=3))
+    trainer.train()
+    changed = [n for n, t in model.state_dict().items() if not torch.equal(before[n], t)]
+    assert len(changed) > 10
+    trainer.save_model()
+    assert (tmp_path / "memory" / "host" / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+    trainer = trainer_of(model_with(), tmp_path, args=args)
+    honest, kept = training.functional.cross_entropy, []
+
+    def loss(*given: Any, **how: Any) -> torch.Tensor:
+        kept.append(tensors_of(trainer))
+        return honest(*given, **how) * (float("nan") if len(kept) == 3 else 1)
+
+    monkeypatch.setattr(training.functional, "cross_entropy", loss)
+    with pytest.raises(TrainingDiverged, match=r"step 2.*learning_rate below 0\.03"):
+        trainer.train()
+    now = tensors_of(trainer)
+    assert all(torch.equal(kept[2][name], now[name]) for name in now)
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_the_seeds_own_calls_work(tmp_path: Path) -> None:
+    engram_model = model_with(gate_type="content-based")
+    engram_model.name_or_path = ""
+    with pytest.raises(BadInput, match="tokenizer="):
+        EngramTrainer(model=engram_model, train_dataset=PAIRS, freeze_base=True)
+
+
+@pytest.mark.parametrize(
+    ("items", "match"),
+    [
+        ([], "nothing to train on"),
+        ([{"question": "q"}], "item 0 .* cannot be trained on"),
+        ([*PAIRS, 3], "item 4 .* int"),
+        ([{"messages": [{"role": "user", "content": "hm"}]}], "does not end"),
+        ([{"input_ids": [1, 2], "labels": [-100, -100]}], "nothing to learn"),
+        ([{"input_ids": [1, 2, 3], "labels": [1, 2]}], "3 input_ids and 2 labels"),
+        ([{"prompt": "long " * 600, "answer": "x"}], "the host reads 512"),
+    ],
+)
+def test_items_that_cannot_be_trained_on_are_named(
+    items: list[Any], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=match):
+        trainer_of(model_with(), tmp_path, data=items).train()
+
+
+def test_a_model_without_a_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="add_engram first"):
+        trainer_of(tiny("llama"), tmp_path)
+    with pytest.raises(BadInput, match="no complete checkpoint"):
+        trainer_of(model_with(), tmp_path).train(resume_from_checkpoint=True)
