@@ -14,6 +14,8 @@ from engram_transformers.api import Host
 from engram_transformers.attach import attach, detach
 from engram_transformers.errors import BadInput, HostMismatch, LayoutMismatch, PlaceNotFound
 from engram_transformers.memories.engram import Engram, EngramConfig
+from engram_transformers.memories.engram import layer as layers
+from engram_transformers.memories.engram.layer import nearest
 from engram_transformers.memories.engram.reading import depths
 from engram_transformers.memories.engram.reference import fused
 from engram_transformers.memory import Row, Signal
@@ -40,14 +42,23 @@ def own_host(**changes: Any) -> Host:
 
 
 @pytest.mark.parametrize("gate", ["learned", "plain", "fixed", "content"])
-@pytest.mark.parametrize("conv", [False, True])
-@pytest.mark.parametrize("layout", ["deepseek", "qwen", "unigram"])
+@pytest.mark.parametrize(
+    ("conv", "layout", "similar"),
+    [
+        (False, "deepseek", 0),
+        (True, "deepseek", 0),
+        (True, "qwen", 0),
+        (False, "unigram", 0),
+        (True, "unigram", 0),
+        (False, "qwen", 3),
+        (False, "similar", 4),
+    ],
+)
 def test_a_layer_equals_the_slow_twin_forward_and_backward(
-    gate: str, conv: bool, layout: str
+    gate: str, conv: bool, layout: str, similar: int
 ) -> None:
-    memory = disturb(
-        opened(gate=gate, gate_value=0.3, conv=conv, layout=layout, reset=True, kernel=3)
-    )
+    options = {"gate": gate, "conv": conv, "layout": layout, "similar": similar}
+    memory = disturb(opened(gate_value=0.3, reset=True, kernel=3, **options))
     [part] = memory.layers.values()
     ids = np.array([5, 9, 300, 1, 5, 9, 9, 1, 1, 77, 200, 4, 5], np.int64)
     row = Row(ids, 0, np.arange(len(ids)))
@@ -67,6 +78,7 @@ def test_a_layer_equals_the_slow_twin_forward_and_backward(
         gate_value=0.3,
         distance=part.distance,
         depth=depths(row, most=99, end=1).tolist(),
+        similar=similar,
     )
     (expected * wanted).sum().backward()
     assert torch.allclose(said.double(), expected, atol=1e-5)
@@ -118,6 +130,30 @@ def test_rows_that_were_never_trained_add_exactly_nothing() -> None:
     assert 0 < touched < 0.001
     # Afterwards an ordinary optimiser finds an ordinary gradient.
     assert memory.layers["1"].touched is None
+
+
+@pytest.mark.parametrize("options", [{"layout": "similar"}, {"similar": 2}])
+def test_rows_found_by_content_are_trained_and_change_nothing_before(
+    options: dict[str, Any],
+) -> None:
+    host = own_host()
+    before = logits(host)
+    memory = opened(host, learning_rate=1e-2, epochs=60, width=16, **options)
+    with attach(host.model, memory):
+        assert torch.equal(logits(host), before)
+        asking = memory.layers["1"].asking.detach().clone()
+        done = fit(host.adapter, host.tokens, memory, FACTS)
+        assert done.losses[-1] < done.losses[0] * 0.75
+        assert not torch.equal(memory.layers["1"].asking, asking)
+
+
+def test_nearest_rows_in_parts_are_those_of_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = torch.Generator().manual_seed(0)
+    asked, table = torch.randn(9, 4, generator=noise), torch.randn(30, 4, generator=noise)
+    whole = nearest(asked, table, 3)
+    assert torch.equal(whole, (asked @ table.T).argsort(dim=1, descending=True)[:, :3])
+    monkeypatch.setattr(layers, "PRODUCTS", 60)
+    assert torch.equal(nearest(asked, table, 3), whole)
 
 
 def test_training_by_rows_keeps_no_gradient_of_a_table() -> None:
@@ -175,6 +211,11 @@ def test_layers_are_found_and_counted_as_the_host_does() -> None:
         {"orders": (2, 2)},
         {"orders": (0,)},
         {"layers": ()},
+        {"similar": -1},
+        {"similar": 99, "rows": 40},
+        {"similar": 2, "layout": "span"},
+        {"similar": 2, "conv": True},
+        {"similar": 2, "zero": "rows"},
     ],
 )
 def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from typing import Literal
 
 from engram_transformers.errors import BadInput
 
-Layout = Literal["deepseek", "deepseek-v4.1", "qwen", "unigram", "span"]
+Layout = Literal["deepseek", "deepseek-v4.1", "qwen", "unigram", "span", "similar"]
 Gate = Literal["learned", "plain", "fixed", "content"]
-LAYOUTS = ("deepseek", "deepseek-v4.1", "qwen", "unigram", "span")
+LAYOUTS = ("deepseek", "deepseek-v4.1", "qwen", "unigram", "span", "similar")
+SIMILAR = 4
+"Rows that the layout `similar` reads unless it is told otherwise."
 GATES = ("learned", "plain", "fixed", "content")
 
 
@@ -29,6 +31,8 @@ class EngramConfig:
     "Rows of each table; the layouts of published models take the next primes from here on."
     width: int = 32
     "Numbers in a row."
+    similar: int = 0
+    "Rows read because they are like the host's state, besides those read by address."
     gate: Gate = "learned"
     "`learned` with a signed root, `plain` as in the paper, `fixed`, or `content`: among heads."
     gate_value: float = 1.0
@@ -37,8 +41,8 @@ class EngramConfig:
     "Whether a short causal convolution follows the gate."
     kernel: int = 4
     "Taps of the convolution; they stand as far apart as the longest n-gram is long."
-    zero: Literal["rows", "value"] = "rows"
-    "What is zero to begin with: the rows, or the projection of what they hold."
+    zero: Literal["rows", "value"] | None = None
+    "What is zero to begin with; None: the rows, or `value` where rows are found by content."
     reset: bool | None = None
     "Whether n-grams stop at a token that ends a text; None: as the layout does."
     hash_seed: int | None = None
@@ -61,7 +65,12 @@ class EngramConfig:
                 object.__setattr__(self, name, tuple(value))
         _check_choice("layout", self.layout, LAYOUTS)
         _check_choice("gate", self.gate, GATES)
-        _check_choice("zero", self.zero, ("rows", "value"))
+        if self.layout == "similar" and not self.similar:
+            object.__setattr__(self, "similar", SIMILAR)
+        if self.zero is None:
+            object.__setattr__(self, "zero", "value" if self.similar else "rows")
+        _check_choice("zero", str(self.zero), ("rows", "value"))
+        self._check_similar()
         for name in ("heads", "rows", "width", "kernel"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it has to be at least 1")
@@ -69,6 +78,18 @@ class EngramConfig:
             _check_numbers(name, getattr(self, name))
         if self.orders and min(self.orders) < 1:
             raise BadInput(f"orders are {self.orders}; an n-gram has at least 1 token")
+
+    def _check_similar(self) -> None:
+        if not 0 <= self.similar <= self.rows:
+            raise BadInput(f"similar is {self.similar}; use 0 to {self.rows}, the rows of a table")
+        if not self.similar:
+            return
+        if self.zero == "rows":
+            raise BadInput("rows of zeros are all alike; with similar rows, use zero='value'")
+        if self.layout == "span":
+            raise BadInput("rows of keys are read by their keys alone; similar has to be 0")
+        if self.conv:
+            raise BadInput("similar rows depend on states that no cache carries; use conv=False")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """One Engram layer: rows that tokens read, a gate that looks at the host's state, a projection.
 
-    e     = rows of the last tokens, side by side                              (slots, width)
+    e     = rows of the last tokens, side by side, and behind them, with `similar`,
+            rows r with the largest r . W_Q h, times softmax(r . W_Q h / sqrt(width))
     s     = norm_h(h) . norm_k(W_K e) / sqrt(hidden)
     alpha = sigmoid(sign(s) sqrt(max(|s|, 1e-6)))            plain: sigmoid(s); fixed: a constant
     v     = W_V (alpha e)
@@ -29,6 +30,8 @@ from engram_transformers.memory import Row, Signal
 
 EPS = 1e-6
 "Below the root of every norm."
+PRODUCTS = 1 << 24
+"Numbers that are held at once in looking for rows by content."
 LEAST = 1e-6
 "Of what the signed root is taken; its slope is bounded by that."
 
@@ -71,8 +74,9 @@ class Layer(nn.Module):
         self.gate, self.gate_value = config.gate, config.gate_value
         self.touched: Touched | None = None
         "Where the table's gradient goes while it is kept by row."
-        self.weights = plan.slots if config.gate == "content" else 1
-        read, width = plan.slots * plan.width, plan.width
+        self.similar, slots = config.similar, plan.slots + config.similar
+        self.weights = slots if config.gate == "content" else 1
+        read, width = slots * plan.width, plan.width
 
         def drawn(*shape: int, size: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(shape, generator=noise) * size)
@@ -88,6 +92,8 @@ class Layer(nn.Module):
         elif self.gate == "content":
             self.key_weight = drawn(width, width, size=width**-0.5)
             self.query_weight = drawn(width, hidden, size=hidden**-0.5)
+        if self.similar:
+            self.asking = drawn(width, hidden, size=hidden**-0.5)
         self.taps = config.kernel if config.conv else 0
         if self.taps:
             self.conv = nn.Parameter(torch.zeros(hidden, self.taps))
@@ -105,13 +111,14 @@ class Layer(nn.Module):
         """`y` (batch, time, hidden) with what the new tokens read added to it."""
         rows = signal.rows
         addresses = self.reader.read(rows)
-        speaks = np.flatnonzero(addresses[:, 0].numpy() >= 0)
+        reads = (addresses >= 0).any(dim=1)
+        speaks = np.flatnonzero(reads.numpy() | (self.similar > 0))
         if not len(speaks) and not self.taps:
             return y
         spots = _spots(rows, time=x.shape[1])
         everywhere = len(speaks) == len(spots)
         h = _picked(x, spots if everywhere else spots[speaks])
-        e = self.looked_up(addresses if everywhere else addresses[speaks])
+        e = self.read(h, addresses if everywhere else addresses[speaks])
         weights = self.weigh(h, e)
         v = self.valued(e, weights)
         if not self.taps:
@@ -127,6 +134,21 @@ class Layer(nn.Module):
         more = self.table.new_zeros(rows - len(kept), self.table.shape[1])
         if rows != len(self.table):
             self.table = nn.Parameter(torch.cat([kept, more]))
+
+    def read(self, h: Tensor, addresses: Tensor) -> Tensor:
+        """(n, slots, width): the rows at these addresses (n, slots), and rows that are like `h`."""
+        if not self.similar:
+            return self.looked_up(addresses)
+        nothing = (addresses < 0)[..., None].to(h.device)
+        found = self.looked_up(addresses.clamp_min(0)).masked_fill(nothing, 0.0)
+        return torch.cat([found, self.alike(h)], dim=1)
+
+    def alike(self, h: Tensor) -> Tensor:
+        """(n, similar, width): the rows with the largest products, each by its share of them."""
+        asked = h @ self.asking.T
+        rows = self.looked_up(nearest(asked.detach(), self.table.detach(), self.similar))
+        scores = (rows @ asked[..., None])[..., 0] / rows.shape[-1] ** 0.5
+        return rows * torch.softmax(scores, dim=-1)[..., None]
 
     def looked_up(self, addresses: Tensor) -> Tensor:
         """(n, slots, width): the rows at these addresses (n, slots)."""
@@ -211,6 +233,13 @@ class Layer(nn.Module):
 
     def _nothing(self, tokens: int) -> Tensor:
         return self.table.new_zeros(tokens, self.value.shape[0])
+
+
+def nearest(asked: Tensor, table: Tensor, count: int) -> Tensor:
+    """(n, count): the rows of a table whose products with each vector (n, width) are largest."""
+    some = max(1, PRODUCTS // len(table))
+    parts = torch.split(asked, some)
+    return torch.cat([(part @ table.T).topk(count).indices for part in parts])
 
 
 def _normed(x: Tensor, gain: Tensor) -> Tensor:

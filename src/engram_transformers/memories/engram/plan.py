@@ -9,7 +9,12 @@ from engram_transformers.errors import BadInput
 from engram_transformers.memories.engram.address import VARIANTS, Layout, lay_out
 from engram_transformers.memories.engram.compress import Compression, compression
 from engram_transformers.memories.engram.config import EngramConfig
-from engram_transformers.memories.engram.reading import NGramReader, Reader, SpanReader
+from engram_transformers.memories.engram.reading import (
+    NGramReader,
+    NoReader,
+    Reader,
+    SpanReader,
+)
 from engram_transformers.memories.engram.spans import KeySpans
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.tokens import HostTokens
@@ -67,6 +72,9 @@ def plans_of(config: EngramConfig, adapter: Adapter, tokens: HostTokens) -> Plan
         width = 2 * config.heads * config.width
         plan = Plan(SpanReader(spans), 0, 1, width, _APART, None)
         return Plans(dict.fromkeys(layers, plan), end, spans=spans)
+    if config.layout == "similar":
+        plan = Plan(NoReader(), config.rows, 0, config.width, _APART, None)
+        return Plans(dict.fromkeys(layers, plan), end)
     compressed = config.layout in VARIANTS and VARIANTS[config.layout].compressed
     compress = compression(tokens.tokenizer) if compressed else None
     fill = _fill(config, adapter, tokens, compress)

@@ -78,6 +78,15 @@ class SpanReader:
         return torch.from_numpy(np.concatenate(found))[:, None]
 
 
+@dataclass(frozen=True)
+class NoReader:
+    """No addresses: all that is read is found by what is in it."""
+
+    def read(self, rows: Sequence[Row]) -> Tensor:
+        """(new tokens of all rows, 0) int64."""
+        return torch.empty(sum(len(row.columns) for row in rows), 0, dtype=torch.int64)
+
+
 def depths(row: Row, *, most: int, end: int | None) -> Ids:
     """(new tokens,): how many tokens of its text stand before each, `most` at most.
 

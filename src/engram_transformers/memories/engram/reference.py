@@ -108,6 +108,7 @@ def fused(
     gate_value: float = 1.0,
     distance: int = 3,
     depth: Sequence[int] | None = None,
+    similar: int = 0,
 ) -> Tensor:
     """(time, hidden): `x` of one text with what its tokens read added, token by token.
 
@@ -115,11 +116,13 @@ def fused(
         rows: for each token, the rows that it reads.
         weights: the tensors of a layer, by its names.
         depth: how many tokens of its text stand before each token; None: all.
+        similar: rows that each token reads by content besides.
     """
     out: list[Tensor] = []
     values: list[Tensor] = []
     for t, read in enumerate(rows):
         pieces = [weights["table"][row] for row in read]
+        pieces += _alike(x[t], weights, similar)
         shares = _gated(x[t], pieces, weights, gate=gate, gate_value=gate_value)
         e = torch.cat([share * piece for share, piece in zip(shares, pieces, strict=True)])
         values.append(weights["value"] @ e)
@@ -135,6 +138,17 @@ def fused(
                 total = total + weights["conv"][:, tap] * normed
         out[t] = out[t] + total / (1 + torch.exp(-total))
     return torch.stack(out)
+
+
+def _alike(h: Tensor, weights: Mapping[str, Tensor], count: int) -> list[Tensor]:
+    if not count:
+        return []
+    asked = weights["asking"] @ h
+    order = sorted(weights["table"], key=lambda row: -float(row @ asked))[:count]
+    powers = [torch.exp(row @ asked / math.sqrt(len(row))) for row in order]
+    return [
+        row * power / torch.stack(powers).sum() for row, power in zip(order, powers, strict=True)
+    ]
 
 
 def _gated(
