@@ -15,7 +15,7 @@ RANKS = [
     ["attach", "corrections"],
     ["memories"],
     ["training", "introspection", "evaluation"],
-    ["api", "demo", "experiments"],
+    ["api", "demo", "experiments", "studies"],
     ["cli", "server"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -25,6 +25,7 @@ BELOW = {
     "routing": {"stores"},
     "demo": {"api"},
     "experiments": {"api"},
+    "studies": {"api", "experiments"},
 }
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training"}, "fastapi": {"server"}, "typer": {"cli"}}

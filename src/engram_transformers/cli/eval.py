@@ -107,7 +107,7 @@ def _experiment(args: argparse.Namespace) -> Experiment:
     from engram_transformers.experiments.spec import Experiment
 
     n = None if args.all else args.n or (20 if args.task == "needle" else 300)
-    options = dict(map(_option, args.set))
+    options = dict(map(option, args.set))
     return Experiment(
         args.task,
         args.memory,
@@ -133,7 +133,8 @@ def _variant(options: dict[str, Any], control: str | None) -> str:
     return "".join(each if each.isalnum() or each in "._-" else "_" for each in name)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option(text: str) -> tuple[str, Any]:
+    """Name and value of a `KEY=VALUE`; the value as JSON, or else as text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise BadInput(f"--set {text!r} is not KEY=VALUE")
