@@ -34,7 +34,7 @@ TINY = Options(
     texts=("tinyshakespeare",), shares=(50, 100), seeds=2, extra=20_000, vocab=300, hidden=32,
     blocks=2, heads=2, inner=48, context=16, batch=4, steps=12, tables=2, width=8, shown=10,
 )  # fmt: skip
-WORDS = ["the", "king", "of", "France", "went", "to", "see", "a", "wise", "old", "queen", "by night"]
+WORDS = ["the", "king", "of", "France", "went", "to", "see", "a", "wise", "queen", "by night"]
 
 
 @pytest.fixture(autouse=True)
