@@ -28,7 +28,7 @@ def test_everything_is_timed_in_every_round(done: list[Done]) -> None:
         f"{over} run {run}" for run in range(2) for over in ("rows", "lengths")
     ]
     over_rows, over_lengths = done[0].measured["times"], done[1].measured["times"]
-    assert len(over_rows) == 4 and len(over_lengths) == 3
+    assert len(over_rows) == 6 and len(over_lengths) == 3
     for times, xs in ((over_rows, {"64", "256"}), (over_lengths, {"4", "9"})):
         for by_x in times.values():
             assert by_x.keys() == xs
@@ -38,9 +38,9 @@ def test_everything_is_timed_in_every_round(done: list[Done]) -> None:
 def test_ratios_and_exponents(done: list[Done]) -> None:
     found = conclude(TINY, done)
     rows, lengths, growth = found.tables
-    assert len(rows.rows) == 8 and len(lengths.rows) == 6 and len(growth.rows) == 7
+    assert len(rows.rows) == 12 and len(lengths.rows) == 6 and len(growth.rows) == 9
     smallest = [row for row in rows.rows if row.name.endswith(", 64 rows")]
-    assert len(smallest) == 4 and all(row.value == row.low == row.high == 1 for row in smallest)
+    assert len(smallest) == 6 and all(row.value == row.low == row.high == 1 for row in smallest)
     assert all(row.n == 6 and row.seeds == 2 and row.low <= row.high for row in growth.rows)
     assert "2 rows of 16 bytes" in found.notes[0]
     assert {plot.name for plot in found.plots} == {"time-over-rows", "time-over-tokens"}

@@ -20,7 +20,7 @@ class Options:
     "Whose keys are counted: `random`, or the prompts of an evaluation task."
     counts: tuple[int, ...] = (1_000, 10_000)
     "Keys of a set, at most."
-    sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
+    sizes: tuple[int, ...] = (30, 100, 300, 1_000, 10_000, 100_000)
     "Rows of each table that is counted."
     trained: tuple[str, ...] = ("unigram", "deepseek", "qwen", "span")
     "Layouts whose memory is trained on random keys."

@@ -150,4 +150,8 @@ def _notes(done: Sequence[Done]) -> Iterator[str]:
         "parameters the wider ones also compute more. `same FLOPs` has as much computation as the "
         "Engram's projections add, and no table."
     )
+    yield (
+        "A gate of 0.50 exactly stands where none of the rows was trained, if rows were zero to "
+        "begin with: nothing passes it."
+    )
     yield "Variants of a seed share batches, not weights: other sizes are drawn otherwise."
