@@ -1,7 +1,7 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
-memory does alone.
+memory does alone. Studies have pages of their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -19,10 +19,13 @@ from typing import Any
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
+from engram_transformers.studies.page import markdown
+from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 COMPARED = RESULTS / "compare"
+STUDIES = RESULTS / "studies"
 PAGES = ("results", "evaluation")
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
@@ -54,8 +57,21 @@ def main() -> None:
             stale.append(path.name)
             if not check:
                 path.write_text(new, encoding="utf-8")
+    for page, text in studies().items():
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            stale.append(page.name)
+            if not check:
+                page.parent.mkdir(exist_ok=True)
+                page.write_text(text, encoding="utf-8")
     if check and stale:
         sys.exit(f"out of date: {', '.join(stale)}; run python -m benchmarks.report")
+
+
+def studies() -> dict[Path, str]:
+    """The page of each study that has a stored result."""
+    folders = sorted(path.parent for path in STUDIES.glob(f"*/{RESULT}"))
+    pages = {folder: ROOT / "docs" / "studies" / f"{folder.name}.md" for folder in folders}
+    return {page: markdown(read_result(at), at, page) for at, page in pages.items()}
 
 
 def results() -> list[dict[str, Any]]:

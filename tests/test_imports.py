@@ -15,7 +15,7 @@ RANKS = [
     ["attach", "corrections"],
     ["memories"],
     ["training", "introspection", "evaluation"],
-    ["api", "extend", "demo", "experiments"],
+    ["api", "extend", "demo", "experiments", "studies"],
     ["cli", "server"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -26,6 +26,7 @@ BELOW = {
     "demo": {"api"},
     "experiments": {"api"},
     "extend": {"api"},
+    "studies": {"api", "experiments"},
 }
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training", "extend"}, "fastapi": {"server"}, "typer": {"cli"}}

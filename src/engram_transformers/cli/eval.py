@@ -134,7 +134,7 @@ def _variant(options: dict[str, Any], control: str | None) -> str:
 
 
 def option(text: str) -> tuple[str, Any]:
-    """A `KEY=VALUE` of the command line; the value as JSON where it is such."""
+    """Name and value of a `KEY=VALUE`; the value as JSON, or else as text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise BadInput(f"--set {text!r} is not KEY=VALUE")

@@ -46,6 +46,7 @@ COMMANDS = {
     "train": "train a memory on files of facts, with checkpoints and a card",
     "eval": "teach a memory a task's facts and measure it",
     "compare": "run many experiments and keep their results",
+    "study": "answer a question by many measurements, with tables, plots and a page",
     "report": "write a page of tables and plots from stored results",
     "models": "models that are on this machine",
 }

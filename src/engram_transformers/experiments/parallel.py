@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -31,21 +31,36 @@ def compare_side_by_side(
     Args:
         host: what to load, as for `api.load`.
     """
+    parts = groups(experiments)
+    steps = side_by_side(_work, parts, host, folder, jobs, jobs=jobs, results=len(experiments))
+    for number, step in enumerate(steps, start=1):
+        yield replace(step, number=number, of=len(experiments))
+
+
+def side_by_side(
+    work: Callable[..., None], parts: Sequence[Any], *given: Any, jobs: int, results: int
+) -> Iterator[Any]:
+    """So many results of work that is shared out among processes, as they come.
+
+    Args:
+        work: is called in each process as `work(*given, todo, done)`; takes parts from `todo`
+            until there is None, and puts results, or an error to be raised here, into `done`.
+    """
     # A forked child would inherit threads that are not there any more.
     context = multiprocessing.get_context("spawn")
     todo, done = context.Queue(), context.Queue()
-    for group in groups(experiments):
-        todo.put(group)
+    for part in parts:
+        todo.put(part)
     workers = [
-        context.Process(target=_work, args=(host, folder, jobs, todo, done), daemon=True)
+        context.Process(target=_watched, args=(work, *given, todo, done), daemon=True)
         for _ in range(jobs)
     ]
     for worker in workers:
         todo.put(None)
         worker.start()
     try:
-        for number in range(1, len(experiments) + 1):
-            yield replace(_next(done, workers), number=number, of=len(experiments))
+        for _ in range(results):
+            yield _next(done, workers)
     finally:
         for worker in workers:
             worker.terminate()
@@ -57,7 +72,7 @@ def groups(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     return [list(some) for _, some in groupby(experiments, key=lambda one: one.teaching)]
 
 
-def _next(done: Any, workers: Sequence[Any]) -> Step:
+def _next(done: Any, workers: Sequence[Any]) -> Any:
     while True:
         try:
             found = done.get(timeout=PATIENCE)
@@ -68,8 +83,7 @@ def _next(done: Any, workers: Sequence[Any]) -> Step:
             continue
         if isinstance(found, BaseException):
             raise found
-        step: Step = found
-        return step
+        return found
 
 
 def _work(host: str, folder: Path, jobs: int, todo: Any, done: Any) -> None:
@@ -79,7 +93,6 @@ def _work(host: str, folder: Path, jobs: int, todo: Any, done: Any) -> None:
     from engram_transformers.api import load
     from engram_transformers.experiments.bench import Bench
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     try:
         with Bench(load(host)) as bench:
@@ -91,6 +104,11 @@ def _work(host: str, folder: Path, jobs: int, todo: Any, done: Any) -> None:
         done.put(StoreError(str(error)) if isinstance(error, StoreError) else error)
     except KeyboardInterrupt:
         pass
+
+
+def _watched(work: Callable[..., None], *given: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(*given)
 
 
 def _end_with_parent() -> None:

@@ -54,7 +54,7 @@ def check() -> None:
 def svg(panel: Panel, colours: Mapping[str, Colour], name: str) -> str:
     """One panel as an `<svg>` that can stand in a page; `name` must be unique there."""
     width, height = size(panel)
-    with _figure(width, height, name) as figure:
+    with paper(width, height, name) as figure:
         draw(_axes(figure, panel, (0, 0), (width, height)), panel, colours)
         figure.patch.set_alpha(0)
         target = io.StringIO()
@@ -68,7 +68,7 @@ def png(plot: Plot, colours: Mapping[str, Colour], path: Path) -> None:
     width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
     across = math.ceil(len(sizes) / math.ceil(len(sizes) / 3))
     whole = (width * across, height * math.ceil(len(sizes) / across) + TOP)
-    with _figure(*whole, plot.name) as figure:
+    with paper(*whole, plot.name) as figure:
         figure.patch.set_facecolor("#ffffff")
         at = 1 - 10 / whole[1]
         figure.text(
@@ -290,7 +290,8 @@ def _axes(
 
 
 @contextmanager
-def _figure(width: float, height: float, salt: str) -> Iterator[Figure]:
+def paper(width: float, height: float, salt: str) -> Iterator[Figure]:
+    """A figure of so many points, in our style; `salt` makes the ids in it its own."""
     check()
     import matplotlib
     from matplotlib.figure import Figure

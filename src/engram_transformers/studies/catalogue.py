@@ -1,0 +1,32 @@
+"""The studies by name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from engram_transformers.errors import BadInput
+from engram_transformers.studies.study import Study
+
+STUDIES = {
+    "scratch": "engram_transformers.studies.scratch.study",
+    "collisions": "engram_transformers.studies.collisions.study",
+    "table_size": "engram_transformers.studies.table_size",
+}
+"Modules that hold a `STUDY`; they are imported when they are asked for."
+
+
+def study_named(name: str) -> Study:
+    """The study of this name; `BadInput` where there is none."""
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
+        raise BadInput(f"no study is called {name!r}; {hint}")
+    found = import_module(STUDIES[name]).STUDY
+    assert isinstance(found, Study)
+    return found
+
+
+def studies() -> list[Study]:
+    """All studies."""
+    return [study_named(name) for name in STUDIES]

@@ -1,0 +1,1 @@
+"""How many keys do tables hold, by the way in which tokens become addresses?"""

@@ -1,0 +1,233 @@
+"""Collisions counted, and what they cost: recall of random keys against the size of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from engram_transformers.api import Host, load
+from engram_transformers.evaluation.metrics import Measure, wilson
+from engram_transformers.evaluation.report.plots import Panel, Plot, Series
+from engram_transformers.studies.collisions.counting import counted
+from engram_transformers.studies.collisions.keys import keys_of
+from engram_transformers.studies.collisions.options import Options
+from engram_transformers.studies.collisions.recall import CONTROLS, recalled
+from engram_transformers.studies.options import configured
+from engram_transformers.studies.study import (
+    Done,
+    Findings,
+    Row,
+    Study,
+    Table,
+    Told,
+    Unit,
+    row,
+    settings_of,
+)
+
+COUNTING = ("layouts", "sets", "counts", "sizes")
+TRAINING = ("trained", "rows", "seeds", "keys", "values", "trained_heads", "width", "epochs",
+            "batch", "learning_rate")  # fmt: skip
+"Options of one half of the study, which do not decide about the other."
+SHARES = ("told apart", "with an n-gram of their own", "rows used")
+
+
+def plan(options: Options) -> list[Unit]:
+    """Counts by layout, set and number of keys; trainings by layout, rows and seed."""
+    for name in options.sets:
+        keys_of(name, 1, seed=0)
+    return [*_counts(options), *_trainings(options)]
+
+
+def measure(unit: Unit, told: Told) -> dict[str, Any]:
+    """Count, or train."""
+    own = unit.settings
+    options: Options = configured(Options, own["options"])
+    host = _host(options.host)
+    if own["part"] == "recall":
+        return recalled(
+            host,
+            options,
+            layout=own["layout"],
+            rows=own["rows"],
+            seed=own["seed"],
+            progress=lambda done: told(unit.name, done, options.keys),
+        )
+    keys = keys_of(own["set"], own["count"], seed=0)
+    return {"curve": [counted(host, options, own["layout"], n, keys) for n in own["sizes"]]}
+
+
+def conclude(options: Options, done: Sequence[Done]) -> Findings:
+    """Shares of keys with rows of their own, recall, and the controls of recall."""
+    counts = [one for one in done if one.unit.settings["part"] == "counts"]
+    trainings = _together([one for one in done if one.unit.settings["part"] == "recall"])
+    tables = [
+        *(_counted(name, counts) for name in options.sets),
+        Table("Recall of random keys", "share of the taught values that are said in full",
+              tuple(_recall(trainings)), RECALL),
+        Table("Controls of recall", "share of the values that are said in full",
+              tuple(_controls(trainings)), CONTROL),
+    ]  # fmt: skip
+    plots = [_curves(counts, options), _recall_plot(trainings)]
+    return Findings(
+        tuple(table for table in tables if table.rows),
+        tuple(plot for plot in plots if plot),
+        (*NOTES, *_chance(done)),
+    )
+
+
+RECALL = (
+    "A value counts if each of its tokens and the end behind it is the host's first choice, which "
+    "is what greedy decoding writes. Tables have the next primes of rows, none twice. `span` has a "
+    "row for each key and each beginning of its value. Wilson's interval over the keys of all "
+    "seeds."
+)
+CONTROL = (
+    "The same questions to the host without the memory, with the memory's tables zeroed, and with "
+    "its rows looked up by another hash (for `unigram` and `span`: in another order). The last "
+    "asks for keys that were not taught."
+)
+NOTES = (
+    "Rows are counted at a key's last token, behind which its value begins. A row of its own: at "
+    "least one of those that the token reads is read by no other key. Told apart: no other key "
+    "reads all the same rows.",
+    "An n-gram of its own is the ceiling of all hashes: keys that end in the same tokens are one "
+    "to them, however many rows there are. `unigram` sees the last token alone.",
+)
+
+
+def _chance(done: Sequence[Done]) -> Iterator[str]:
+    for values in sorted({one.measured["values"] for one in done if "values" in one.measured}):
+        yield f"Values are drawn from {values:,}: so rarely is one guessed."
+
+
+def _counts(options: Options) -> list[Unit]:
+    shared = {"part": "counts", "sizes": options.sizes}
+    return [
+        Unit(
+            f"counts {layout} {name} {count}",
+            settings_of(
+                options, but=(*COUNTING, *TRAINING), **shared, layout=layout, set=name, count=count
+            ),
+        )
+        for name in options.sets
+        for layout in options.layouts
+        for count in options.counts
+    ]
+
+
+def _trainings(options: Options) -> list[Unit]:
+    planning = (*COUNTING, "heads", "trained", "rows", "seeds")
+    return [
+        Unit(
+            f"recall {layout} {rows} rows seed {seed}",
+            settings_of(options, but=planning, part="recall", layout=layout, rows=rows, seed=seed),
+        )
+        for seed in range(options.seeds)
+        for layout in options.trained
+        for rows in (options.rows if layout != "span" else options.rows[:1])
+    ]
+
+
+@cache
+def _host(id: str) -> Host:
+    return load(id)
+
+
+def _counted(name: str, counts: Sequence[Done]) -> Table:
+    rows = []
+    for one in counts:
+        own = one.unit.settings
+        for point in one.measured["curve"] if own["set"] == name else ():
+            told = f"{own['layout']}, {point['keys']:,} keys, {point['rows']:,} rows a table"
+            more = {share: round(point[share], 4) for share in SHARES}
+            found = _share(point["with a row of their own"], point["keys"])
+            rows.append(row(told, found, seeds=1, more=more))
+    about = "Counted, not estimated; the interval is Wilson's, for keys like these."
+    return Table(f"Rows and collisions, keys: {name}", "share of the keys with a row of their own",
+                 tuple(rows), about)  # fmt: skip
+
+
+def _share(value: float, n: int) -> Measure:
+    found = wilson(round(value * n), n)
+    return Measure(found.value, found.low, found.high, n)
+
+
+def _together(done: Sequence[Done]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Trainings by layout and rows, the seeds side by side."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for one in done:
+        own = one.unit.settings
+        found.setdefault((own["layout"], own["rows"]), []).append(one.measured)
+    return found
+
+
+def _pooled(runs: Sequence[Mapping[str, Any]], what: str) -> Measure:
+    n = sum(run["keys"] for run in runs)
+    found = wilson(sum(run[what] for run in runs), n)
+    return Measure(found.value, found.low, found.high, n)
+
+
+def _recall(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Iterator[Row]:
+    for (layout, rows), runs in trainings.items():
+        keys, tables = runs[0]["keys"], runs[0]["tables"]
+        name = f"{layout}, {rows:,} rows a table" if layout != "span" else "span, rows as needed"
+        more = {"rows in all": tables, "keys for a row": round(keys / tables, 4)}
+        yield row(name, _pooled(runs, "recall"), seeds=len(runs), more=more)
+
+
+def _controls(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Iterator[Row]:
+    """Pooled over rows: none of them should say anything."""
+    for layout in dict.fromkeys(layout for layout, _ in trainings):
+        runs = [run for (own, _), some in trainings.items() if own == layout for run in some]
+        for control in CONTROLS:
+            yield row(f"{layout}, {control}", _pooled(runs, control), seeds=len(runs))
+
+
+def _curves(counts: Sequence[Done], options: Options) -> Plot | None:
+    panels = []
+    for name in options.sets:
+        some = [one for one in counts if one.unit.settings["set"] == name]
+        most = max((one.unit.settings["count"] for one in some), default=0)
+        series = tuple(_curve(one) for one in some if one.unit.settings["count"] == most)
+        if series:
+            title = f"{name}: keys with a row of their own"
+            panels.append(Panel(title, "share", series, "rows of a table", "log", lines=True))
+    return Plot("collisions", "Collisions over rows", tuple(panels)) if panels else None
+
+
+def _curve(one: Done) -> Series:
+    points = [
+        (float(point["rows"]), _share(point["with a row of their own"], point["keys"]))
+        for point in one.measured["curve"]
+    ]
+    return Series(one.unit.settings["layout"], tuple(points))
+
+
+def _recall_plot(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Plot | None:
+    if not trainings:
+        return None
+    sizes = [rows for layout, rows in trainings if layout != "span"] or [1]
+    series = []
+    for layout in dict.fromkeys(layout for layout, _ in trainings):
+        points = [
+            (float(rows), _pooled(runs, "recall"))
+            for (own, rows), runs in trainings.items()
+            if own == layout
+        ]
+        if layout == "span":  # it has no rows to choose: a level line
+            points = [(float(end), points[0][1]) for end in (min(sizes), max(sizes))]
+        series.append(Series(layout, tuple(sorted(points, key=lambda point: point[0]))))
+    panel = Panel("recall", "share", tuple(series), "rows of a table", "log", lines=True)
+    return Plot("recall", "Recall of random keys over rows", (panel,))
+
+
+STUDY = Study(
+    name="collisions",
+    question="How many keys do hashed tables hold, and what is recalled of them?",
+    Options=Options,
+    plan=plan,
+    measure=measure,
+    conclude=conclude,
+)

@@ -1,0 +1,1 @@
+"""Does Engram help a model that is trained from the beginning?"""
