@@ -1,0 +1,1 @@
+"""Can a memory be filled without being trained?"""
