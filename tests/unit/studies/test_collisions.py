@@ -42,7 +42,7 @@ def small(folder: Path) -> Options:
     return Options(
         layouts=("unigram", "deepseek", "qwen"), sets=("random", "user_preferences"),
         counts=(20,), sizes=(10, 1_000), trained=("deepseek", "span", "unigram"), keys=4,
-        rows=(3, 50), seeds=1, host=str(folder), layers=(-1,), epochs=3, batch=4, width=8,
+        rows=(3, 50), seeds=1, host=str(folder), layers=(0,), epochs=30, batch=4, width=8,
     )  # fmt: skip
 
 
@@ -121,6 +121,10 @@ def test_a_whole_study(folder: Path) -> None:
     done = [Done(u, measure(u, lambda *given: told.append(given)), 1.0, {}) for u in units]
     assert told
     found = conclude(options, done)
+    # What has rows of its own is recalled in full, and by these rows.
+    span = next(one.measured for one in done if one.unit.settings.get("layout") == "span")
+    assert span["recall"] == span["keys"] == 4
+    assert span["tables zeroed"] == span["bare host"] == span["hash shuffled"] == 0
     titles = [table.title for table in found.tables]
     assert titles[2:] == ["Recall of random keys", "Controls of recall"] and len(titles) == 4
     counts, _, recall, controls = found.tables

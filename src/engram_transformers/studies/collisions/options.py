@@ -12,7 +12,7 @@ HASHED = (*VARIANTS, "unigram")
 
 @dataclass(frozen=True)
 class Options:
-    """Counting takes some minutes; a training of the defaults about one, and there are 39."""
+    """Counting takes some minutes; a training of the defaults up to two, and there are 39."""
 
     layouts: tuple[str, ...] = ("unigram", "deepseek", "deepseek-v4.1", "qwen")
     "Whose rows are counted."
@@ -24,26 +24,26 @@ class Options:
     "Rows of each table that is counted."
     trained: tuple[str, ...] = ("unigram", "deepseek", "qwen", "span")
     "Layouts whose memory is trained on random keys."
-    keys: int = 64
+    keys: int = 32
     "Keys that a memory is taught."
     values: str = "word"
     """`word`: one token of the host's; `digits`: four, while which are said n-grams lose sight of
     the key."""
-    rows: tuple[int, ...] = (4, 16, 64, 1_024)
+    rows: tuple[int, ...] = (2, 8, 32, 512)
     "Rows of each of its tables; `span` has as many as it takes."
     seeds: int = 3
     "Trainings of each, with other keys and another beginning."
     host: str = "smollm2-135m"
     "The host, by name or folder."
-    layers: tuple[int, ...] = (-4,)
-    "Blocks that the memory acts before; late ones train faster."
+    layers: tuple[int, ...] = (1, 15)
+    "Blocks that the memory acts before, each with tables of its own."
     heads: int = 8
     "Tables for each order of n-grams, where rows are counted."
     trained_heads: int = 2
     "Likewise, of memories that are trained: few, so that keys have to share rows."
     width: int = 32
     "Numbers in a row."
-    epochs: int = 16
+    epochs: int = 30
     "Times that every key is trained at most."
     batch: int = 8
     "Keys in a step."

@@ -13,6 +13,8 @@ from engram_transformers.studies.scratch.options import Options
 from engram_transformers.studies.scratch.variants import BASELINE, SAME_FLOPS, SIZES, share_of
 from engram_transformers.studies.study import Done, Findings, Heatmap, Row, Table, row
 
+UNIT = "nats a token"
+
 
 def conclude(options: Options, done: Sequence[Done]) -> Findings:
     """Losses, differences to the baseline of the same seed, ablations and gates."""
@@ -20,14 +22,14 @@ def conclude(options: Options, done: Sequence[Done]) -> Findings:
     plots: list[Plot | Heatmap] = []
     for text in options.texts:
         runs = _Runs([one for one in done if one.unit.settings["text"] == text])
-        found = [Table(**each) for each in _tables(text, runs) if each["rows"]]
-        tables += found
+        tables += [make(text, runs) for make in (_losses, _against, _carried)]
         plots += _heatmaps(text, runs)
     curves = [panel for text in options.texts if (panel := _curve(text, done))]
     if curves:
         title = "Held-out loss by where the extra parameters are"
         plots.insert(0, Plot("allocation", title, tuple(curves)))
-    return Findings(tuple(tables), tuple(plots), tuple(_notes(done)))
+    kept = tuple(table for table in tables if table.rows)
+    return Findings(kept, tuple(plots), tuple(_notes(done)))
 
 
 class _Runs:
@@ -60,37 +62,44 @@ class _Runs:
         return (variant for variant in self.by if variant.startswith("engram"))
 
 
-def _tables(text: str, runs: _Runs) -> Iterator[Mapping[str, Any]]:
+def _losses(text: str, runs: _Runs) -> Table:
     sizes = {v: {name: next(iter(r.values()))[name] for name in SIZES} for v, r in runs.by.items()}
-    yield {
-        "title": f"{text}: held-out loss",
-        "value": "nats a token",
-        "about": "Mean over seeds, with Student's interval over them; n counts held-out tokens.",
-        "rows": tuple(runs.line(v, runs.values(v, "loss"), **sizes[v]) for v in runs.by),
-    }
+    return Table(
+        f"{text}: held-out loss",
+        UNIT,
+        tuple(runs.line(v, runs.values(v, "loss"), **sizes[v]) for v in runs.by),
+        "Mean over seeds, with Student's interval over them; n counts held-out tokens.",
+    )
+
+
+def _against(text: str, runs: _Runs) -> Table:
     pairs = {v: runs.less(v, "loss", BASELINE, "loss") for v in runs.by if v != BASELINE}
-    yield {
-        "title": f"{text}: difference to the baseline",
-        "value": "nats a token",
-        "about": "Each run less the baseline with the same seed, which read the same batches; "
-        "below zero is better.",
-        "rows": tuple(runs.line(v, values) for v, values in pairs.items() if values),
-    }
-    yield {
-        "title": f"{text}: what the trained Engram carries",
-        "value": "nats a token",
-        "about": "The loss of the trained model with its tables zeroed, and with its rows in "
-        "another order, less its own. Rows moved: the share that training has read.",
-        "rows": tuple(_ablations(runs)),
-    }
+    return Table(
+        f"{text}: difference to the baseline",
+        UNIT,
+        tuple(runs.line(v, values) for v, values in pairs.items() if values),
+        "Each run less the baseline with the same seed, which read the same batches; below zero "
+        "is better.",
+    )
+
+
+def _carried(text: str, runs: _Runs) -> Table:
+    return Table(
+        f"{text}: what the trained Engram carries",
+        UNIT,
+        tuple(_ablations(runs)),
+        "The loss of the trained model with its tables zeroed, and with its rows in another "
+        "order, less its own. Rows moved: the share that training has read.",
+    )
 
 
 def _ablations(runs: _Runs) -> Iterator[Row]:
     for variant in runs.with_engram():
+        moved = runs.values(variant, "rows moved")
+        more = {"rows moved": over_runs(moved).value} if moved else {}
         for what in ("tables zeroed", "rows shuffled"):
             values = runs.less(variant, f"loss, {what}", variant, "loss")
-            moved = over_runs(runs.values(variant, "rows moved")).value
-            line = runs.line(variant, values, **{"rows moved": moved})
+            line = runs.line(variant, values, **more)
             yield replace(line, name=f"{variant}, {what}")
 
 
