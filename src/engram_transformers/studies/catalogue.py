@@ -11,6 +11,7 @@ from engram_transformers.studies.study import Study
 STUDIES = {
     "scratch": "engram_transformers.studies.scratch.study",
     "collisions": "engram_transformers.studies.collisions.study",
+    "exact_match": "engram_transformers.studies.exact_match.study",
     "prepopulation": "engram_transformers.studies.prepopulation.study",
     "table_size": "engram_transformers.studies.table_size",
 }
