@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +36,17 @@ class Row:
 
     None where all of them are one text, as they are unless several are packed into one row.
     """
+    ahead: NDArray[np.int64] | None = None
+    "What of the prompt comes after `ids`, where the caller of `generate` gave it; None elsewhere."
+
+    @property
+    def prompt(self) -> NDArray[np.int64] | None:
+        """(prompt_end,): the whole prompt, what is yet to be read included; None if unknown."""
+        if self.prompt_end is None or self.prompt_end <= len(self.ids):
+            return None if self.prompt_end is None else self.ids[: self.prompt_end]
+        if self.ahead is None:
+            return None
+        return np.concatenate([self.ids, self.ahead])[: self.prompt_end]
 
 
 @dataclass(frozen=True)
@@ -180,4 +192,21 @@ class Expecting(Protocol):
 
     def expect(self, facts: Sequence[Fact]) -> None:
         """Make the tensors that these facts need, changing nothing that the host says."""
+        ...
+
+
+@runtime_checkable
+class Routable(Protocol):
+    """A memory that a route may stand before: it acts on a whole prompt, or on none of it."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether a route stands before it now.
+
+        Nothing of a prompt can be read then before all of it is known.
+        """
+        ...
+
+    def unrouted(self) -> AbstractContextManager[None]:
+        """While this lasts it acts on every prompt, as it has to while it is trained."""
         ...

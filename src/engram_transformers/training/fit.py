@@ -22,7 +22,7 @@ from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
 from engram_transformers.memories.shared.touched import Touched
-from engram_transformers.memory import Expecting, Schedule, Trainable
+from engram_transformers.memory import Expecting, Routable, Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
 from engram_transformers.models.tokens import HostTokens
@@ -102,7 +102,9 @@ def fit(
         memory.expect(facts)
     trials = trials_of(facts, tokens)
     by_rows = memory.by_rows() if isinstance(memory, Tabled) else nullcontext(())
-    with _alone(adapter.model, memory), torch.enable_grad(), by_rows as tables:
+    # What is taught shall be known; whether the route lets it through is for the check to see.
+    unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()
+    with _alone(adapter.model, memory), torch.enable_grad(), unrouted, by_rows as tables:
         run = _Run(adapter, memory, schedule, trials, tables=tables)
         return run.until_exact(progress)
 
