@@ -72,9 +72,7 @@ def cutoff(sureness: Sequence[float], right: Sequence[bool], *, wanted: float = 
     Where no threshold does, it is 1 and next to nothing is bypassed.
     """
     if len(sureness) != len(right) or not sureness:
-        raise BadInput(
-            f"{len(sureness)} sureness for {len(right)} answers; give one each, and some"
-        )
+        raise BadInput(f"{len(sureness)} numbers for {len(right)} answers; give one each")
     values, hits = np.asarray(sureness, float), np.asarray(right, bool)
     order = np.argsort(-values, kind="stable")
     share = np.cumsum(hits[order]) / np.arange(1, len(order) + 1)
