@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engram_transformers.errors import BadInput
 from engram_transformers.models.adapter import Adapter, Place
-from engram_transformers.models.tokens import Form, Talk
+from engram_transformers.models.tokens import Form, HostTokens, Talk
 from engram_transformers.types import Fact, Firing
 
 Tensors = dict[str, Tensor]
@@ -209,4 +209,17 @@ class Routable(Protocol):
 
     def unrouted(self) -> AbstractContextManager[None]:
         """While this lasts it acts on every prompt, as it has to while it is trained."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A trained memory that is trained, beside its facts, to leave something as it is."""
+
+    def rehearsal(self, tokens: HostTokens) -> Sequence[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Prompts with the answers that shall stay, in token ids."""
+        ...
+
+    def penalty(self) -> Tensor:
+        """What is added to the loss of the passes since this was asked last."""
         ...

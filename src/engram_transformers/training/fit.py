@@ -22,7 +22,7 @@ from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
 from engram_transformers.memories.shared.touched import Touched
-from engram_transformers.memory import Expecting, Routable, Schedule, Trainable
+from engram_transformers.memory import Expecting, Rehearsing, Routable, Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
 from engram_transformers.models.tokens import HostTokens
@@ -101,6 +101,8 @@ def fit(
     if isinstance(memory, Expecting):
         memory.expect(facts)
     trials = trials_of(facts, tokens)
+    if isinstance(memory, Rehearsing) and trials:
+        trials += [Trial(*each) for each in memory.rehearsal(tokens)]
     by_rows = memory.by_rows() if isinstance(memory, Tabled) else nullcontext(())
     # What is taught shall be known; whether the route lets it through is for the check to see.
     unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()
@@ -196,6 +198,8 @@ class _Run:
             states = self.late(batch.ids, batch.mask, batch.below)
         logits = self.adapter.logits(states[batch.at])
         loss = functional.cross_entropy(logits, batch.wanted)
+        if isinstance(self.memory, Rehearsing):
+            loss = loss + self.memory.penalty()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
