@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -216,8 +216,10 @@ class Routable(Protocol):
 class Rehearsing(Protocol):
     """A trained memory that is trained, beside its facts, to leave something as it is."""
 
-    def rehearsal(self, tokens: HostTokens) -> Sequence[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Prompts with the answers that shall stay, in token ids."""
+    def rehearsal(
+        self, tokens: HostTokens, *, besides: Collection[tuple[int, ...]]
+    ) -> Sequence[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Prompts with the answers that shall stay, in token ids, `besides` those being taught."""
         ...
 
     def penalty(self) -> Tensor:

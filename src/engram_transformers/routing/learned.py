@@ -47,6 +47,10 @@ class LearnedGate(nn.Module):
         host: fingerprint of the host.
     """
 
+    mean: Tensor
+    spread: Tensor
+    calibration: Tensor
+
     def __init__(self, hidden: int, *, layer: int, host: str, width: int | None = None) -> None:
         super().__init__()
         self.hidden, self.layer, self.host = hidden, layer, host

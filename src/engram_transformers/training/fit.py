@@ -102,7 +102,8 @@ def fit(
         memory.expect(facts)
     trials = trials_of(facts, tokens)
     if isinstance(memory, Rehearsing) and trials:
-        trials += [Trial(*each) for each in memory.rehearsal(tokens)]
+        taught = {trial.prompt for trial in trials}
+        trials += [Trial(*each) for each in memory.rehearsal(tokens, besides=taught)]
     by_rows = memory.by_rows() if isinstance(memory, Tabled) else nullcontext(())
     # What is taught shall be known; whether the route lets it through is for the check to see.
     unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()

@@ -209,7 +209,7 @@ def _calibrate(gate: LearnedGate, states: Tensor, labels: Tensor) -> None:
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     gate.calibration = numbers.detach().float()
 
 

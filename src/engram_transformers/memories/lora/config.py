@@ -37,8 +37,8 @@ class GatedLoraConfig:
     "A change is multiplied by alpha / rank."
     threshold: float = 0.1
     "Where the gate is open less far than this, the host speaks alone."
-    sparing: float = 0.1
-    "Weight of the mean gate in the loss: what it costs to be open."
+    guidance: float = 1.0
+    "Weight in the loss of how well the gate tells answers to taught questions from the rest."
     rehearse: int = 24
     "Neutral questions on which it is trained to say what the host says alone, 40 at most."
     learning_rate: float = 1e-3

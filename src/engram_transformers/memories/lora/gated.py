@@ -16,7 +16,7 @@ chunks cannot make it wrong. Where all gates are closed it is left out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -91,8 +91,9 @@ class GatedLora(nn.Module):
             torch.manual_seed(config.seed)
             self.gate = Gate(adapter.hidden_size).to(adapter.device)
         self.soft = False
-        self._opened: list[Tensor] = []
-        "Mean gate of each pass since the last penalty."
+        self._rehearsed: set[bytes] = set()
+        self._judged: list[tuple[Tensor, Tensor]] = []
+        "Gates of the tokens read since the last penalty, and which of them ought to be open."
         # The host's own pass changes in no block.
         self.first_block = len(adapter.layers)
 
@@ -127,9 +128,9 @@ class GatedLora(nn.Module):
             return y
         gates = self.gate(y)[..., 0]
         new = [_New(b, row, self._opened_in(gates[b], row)) for b, row in enumerate(signal.rows)]
-        if self.soft and torch.is_grad_enabled():
-            self._opened += [gates[one.b, one.columns].mean() for one in new if len(one.at)]
         wanted = [one for one in new if len(one.at)]
+        if self.soft and torch.is_grad_enabled():
+            self._judged += [(gates[one.b, one.columns], self._answers(one)) for one in wanted]
         return self._mixed(y, gates, wanted) if wanted else y
 
     def gates(self, tokens: HostTokens, text: str) -> TokenGates:
@@ -145,7 +146,7 @@ class GatedLora(nn.Module):
 
     @property
     def _is_trained(self) -> bool:
-        return any(bool(up.weight.any()) for up in self.lora.up.values())
+        return any(bool(up.any()) for up in self.lora.up.parameters())
 
     def _opened_in(self, gates: Tensor, row: Row) -> Ids:
         """Which of a row's new tokens have an open gate."""
@@ -162,8 +163,16 @@ class GatedLora(nn.Module):
         batch = torch.tensor([one.b for one in wanted for _ in one.at], device=y.device)
         time = torch.cat([one.columns for one in wanted]).to(y.device)
         own = y[batch, time].float()
-        mixed = own + gates[batch, time][:, None] * (said - own)
+        mixed = own + self._weights(gates[batch, time])[:, None] * (said - own)
         return y.index_put((batch, time), mixed.to(y))
+
+    def _weights(self, gates: Tensor) -> Tensor:
+        """What is mixed: a gate below the threshold is shut, in training for all but its gradient.
+
+        Otherwise the LoRA would learn to shout through gates that are about to be shut.
+        """
+        shut = torch.where(gates < self.config.threshold, gates, 0.0)
+        return gates - shut.detach()
 
     def _tuned(self, texts: Sequence[Ids]) -> Tensor:
         """(texts, time, hidden): the final states with the LoRA, padded on the right."""
@@ -201,25 +210,42 @@ class GatedLora(nn.Module):
 
     @contextmanager
     def unrouted(self) -> Iterator[None]:
-        """While this lasts no gate is shut for good: it mixes as far as it is open."""
+        """While this lasts shut gates are read behind too, so that they can learn to open."""
         before, self.soft = self.soft, True
         try:
             yield
         finally:
             self.soft = before
-            self._opened.clear()
+            self._judged.clear()
 
     def penalty(self) -> Tensor:
-        """What open gates cost: their mean over the tokens read since this was asked last."""
-        opened, self._opened = self._opened, []
-        mean = torch.stack(opened).mean() if opened else torch.zeros((), device=self.adapter.device)
-        return self.config.sparing * mean
+        """How badly the gate tells answers to taught questions from all other tokens.
 
-    def rehearsal(self, tokens: HostTokens) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        Cross-entropy in nats, the mean of both sides, over the tokens read since this was asked.
+        """
+        judged, self._judged = self._judged, []
+        gates = torch.cat([gate for gate, _ in judged]).clamp(1e-6, 1 - 1e-6)
+        wanted = torch.cat([want for _, want in judged]).to(gates)
+        losses = functional.binary_cross_entropy(gates, wanted, reduction="none")
+        sides = [losses[wanted == side] for side in (0, 1)]
+        return self.config.guidance * torch.stack([s.mean() for s in sides if len(s)]).mean()
+
+    def rehearsal(
+        self, tokens: HostTokens, *, besides: Collection[tuple[int, ...]]
+    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Neutral questions, and how the host alone begins to answer each of them greedily."""
-        form = tokens.ask_form
-        prompts = [tokens.prompt_ids(text, form=form) for text in NEUTRAL[: self.config.rehearse]]
-        return [(tuple(prompt), self._alone(prompt)) for prompt in prompts]
+        texts = NEUTRAL[: self.config.rehearse]
+        prompts = [tuple(tokens.prompt_ids(text, form=tokens.ask_form)) for text in texts]
+        kept = [prompt for prompt in prompts if prompt not in besides]
+        self._rehearsed = {np.array(prompt, np.int64).tobytes() for prompt in kept}
+        return [(prompt, self._alone(prompt)) for prompt in kept]
+
+    def _answers(self, one: _New) -> Tensor:
+        """(tokens,): which of them predict an answer to a question that is taught."""
+        end, prompt = one.row.prompt_end, one.row.prompt
+        if end is None or prompt is None or prompt.tobytes() in self._rehearsed:
+            return torch.zeros(len(one.at))
+        return (one.read >= end - 1).float()
 
     def _alone(self, prompt: Sequence[int]) -> tuple[int, ...]:
         ids = torch.tensor([list(prompt)], device=self.adapter.device)

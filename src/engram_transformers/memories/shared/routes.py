@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from engram_transformers.errors import BadInput
@@ -35,15 +36,15 @@ def open_route(
     Raises:
         HostMismatch: the gate was trained for another host.
     """
-    own = {} if threshold is None else {"threshold": threshold}
     host = SilencedHost(adapter)
+    route: RuleRoute | UnsureRoute | LearnedRoute | None = None
     if name == "rules":
-        return RuleRoute(tokens, **own)
-    if name == "unsure":
-        return UnsureRoute(host, **own)
-    if name == "learned":
-        return LearnedRoute(_gate(gate, adapter, tokens), host, **own)
-    return None
+        route = RuleRoute(tokens)
+    elif name == "unsure":
+        route = UnsureRoute(host)
+    elif name == "learned":
+        route = LearnedRoute(_gate(gate, adapter, tokens), host)
+    return route if route is None or threshold is None else replace(route, threshold=threshold)
 
 
 def _gate(directory: str | None, adapter: Adapter, tokens: HostTokens) -> LearnedGate:
