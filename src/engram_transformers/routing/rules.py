@@ -79,5 +79,6 @@ class RuleRoute:
         asked = self.tokens.last_question(prompt, len(prompt))
         score = self.detector(asked)
         found = score >= self.threshold
-        reason = f"{asked!r} {'looks' if found else 'does not look'} like a look-up"
+        shown = asked if len(asked) <= 60 else f"{asked[:57]}..."
+        reason = f"{shown!r} {'looks' if found else 'does not look'} like a look-up"
         return Routing(found, score, self.threshold, reason)

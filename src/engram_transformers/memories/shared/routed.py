@@ -11,6 +11,7 @@ far would depend on how the text was cut into calls.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -74,7 +75,7 @@ class Switch:
         """What the route says of a prompt; closed where it is empty or not all of it is known."""
         if not len(prompt) or (prompt < 0).any():
             return Routing(False, 0.0, 0.0, "the prompt is empty or was given as embeddings")
-        key = prompt.tobytes()
+        key = hashlib.sha256(prompt.tobytes()).digest()
         if key not in self._remembered:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
