@@ -119,6 +119,7 @@ CASES: dict[str, Case] = {
 _ENGRAM: dict[str, Any] = {"layers": (0, 1), "heads": 2, "width": 6}
 TRAINED: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
+    "gated_lora": {"rank": 4, "threshold": 0.01, "rehearse": 4},
     "fine_tune": {},
     "bottleneck": {"width": 16},
     "bias": {},
@@ -127,7 +128,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "engram+span": {**_ENGRAM, "layout": "span"},
 }
 "Trained kinds with the options that they are tried with, and variants; facts share tensors."
-QUIET = ("engram+span",)
+QUIET = ("engram+span", "gated_lora")
 "Those that act on taught questions only."
 
 

@@ -26,7 +26,7 @@ BELOW = {
     "demo": {"api"},
     "experiments": {"api"},
     "extend": {"api"},
-    "studies": {"api", "experiments"},
+    "studies": {"api", "demo", "experiments"},
 }
 "Rooms of one rank of which the first may read the second."
 HOMES = {"transformers": {"models", "training", "extend"}, "fastapi": {"server"}, "typer": {"cli"}}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engram_transformers.errors import UnsupportedCall
-from engram_transformers.memory import Memory, Resident, Row, Signal
+from engram_transformers.memory import Memory, Resident, Routable, Row, Signal
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.history import History, forget_history, history_of, keep_history
 
@@ -37,12 +37,32 @@ _CHECKPOINT = "_gradient_checkpointing_func"
 
 
 @dataclass(frozen=True)
+class _Prompts:
+    """What `generate` was given to go on from."""
+
+    ids: NDArray[np.int64]
+    "(prompts, columns)"
+    real: NDArray[np.bool_]
+    "(prompts, columns): False where the caller's mask says padding."
+
+    @property
+    def columns(self) -> int:
+        return int(self.ids.shape[1])
+
+    def after(self, read: int, *, row: int, batch: int) -> NDArray[np.int64]:
+        """(tokens,): what of a row's prompt stands behind the first columns."""
+        # Beams and samples of one prompt stand side by side.
+        one = row * len(self.ids) // batch
+        return self.ids[one, read:][self.real[one, read:]]
+
+
+@dataclass(frozen=True)
 class _Call:
     """What is known, in this thread, about the call of one host."""
 
     signal: Signal | None = None
     history: History | None = None
-    prompt_columns: int | None = None
+    prompts: _Prompts | None = None
     prompt_ends: tuple[int, ...] | None = None
     silent: bool = False
     checkpoints: tuple[tuple[nn.Module, Any], ...] = ()
@@ -119,6 +139,11 @@ def acting(model: nn.Module) -> tuple[Memory, ...]:
     """The attached memories that act now: none of them while the host is silenced."""
     observer = _observer(model)
     return () if observer is None or observer.call.silent else tuple(observer.memories)
+
+
+def whole_prompts(model: nn.Module) -> bool:
+    """Whether a memory is attached that has to know a whole prompt before any of it is read."""
+    return any(isinstance(one, Routable) and one.routed for one in attached(model))
 
 
 @contextmanager
@@ -285,9 +310,9 @@ class _Observer:
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The host's own `generate`, with the end of the prompt made known to memories."""
         model = self.adapter.model
-        prompts = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
-        columns = next((p.shape[1] for p in prompts if isinstance(p, Tensor)), None)
-        with _known(model, prompt_columns=columns):
+        given = (*args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
+        ids = next((p for p in given if isinstance(p, Tensor)), None)
+        with _known(model, prompts=_prompts(ids, kwargs.get("attention_mask"))):
             own = self.replaced.get("generate")
             if own is not None:
                 return own(*args, **kwargs)
@@ -358,39 +383,65 @@ class _Observer:
     def _rows(
         self, history: History, *, start: int, packed: NDArray[np.int64] | None
     ) -> tuple[Row, ...]:
-        ends = self._prompt_ends(history)
+        ahead = self._ahead(history)
+        ends = self._prompt_ends(history, ahead)
         if history.real.all():
             columns = np.arange(history.length - start)
             begins = [None] * len(ends) if packed is None else list(packed)
             return tuple(
-                Row(ids, start, columns, end, begin)
-                for ids, end, begin in zip(history.ids, ends, begins, strict=True)
+                Row(ids, start, columns, end, begin, rest)
+                for ids, end, begin, rest in zip(history.ids, ends, begins, ahead, strict=True)
             )
         return tuple(
-            _padded_row(ids, real, start=start, end=end)
-            for ids, real, end in zip(history.ids, history.real, ends, strict=True)
+            _padded_row(ids, real, start=start, end=end, ahead=rest)
+            for ids, real, end, rest in zip(history.ids, history.real, ends, ahead, strict=True)
         )
 
-    def _prompt_ends(self, history: History) -> Sequence[int | None]:
+    def _ahead(self, history: History) -> Sequence[NDArray[np.int64] | None]:
+        """What of each row's prompt is yet to be read; None where that is not known."""
+        prompts, batch = self.call.prompts, len(history.ids)
+        if prompts is None or self.call.prompt_ends is not None:
+            return [None] * batch
+        return [prompts.after(history.length, row=row, batch=batch) for row in range(batch)]
+
+    def _prompt_ends(
+        self, history: History, ahead: Sequence[NDArray[np.int64] | None]
+    ) -> Sequence[int | None]:
         call, batch = self.call, len(history.ids)
         if call.prompt_ends is not None:
             # One end a prompt; beams and samples of one prompt stand side by side.
             return [call.prompt_ends[row * len(call.prompt_ends) // batch] for row in range(batch)]
-        if call.prompt_columns is None:
+        if call.prompts is None:
             return [None] * batch
-        # A prompt that is read in chunks goes on after this one, and padding is on the left.
-        rest = max(0, call.prompt_columns - history.length)
-        return [int(n) + rest for n in history.real[:, : call.prompt_columns].sum(axis=1)]
+        # A prompt that is read in chunks goes on after this one.
+        read = history.real[:, : call.prompts.columns].sum(axis=1).tolist()
+        return [n + (0 if rest is None else len(rest)) for n, rest in zip(read, ahead, strict=True)]
+
+
+def _prompts(ids: Tensor | None, mask: Any) -> _Prompts | None:
+    """What `generate` was given, by its ids and its mask (prompts, columns)."""
+    if ids is None:
+        return None
+    given = ids.detach().cpu().numpy().astype(np.int64, copy=False)
+    known = isinstance(mask, Tensor) and mask.shape == ids.shape
+    real = mask.detach().cpu().numpy().astype(bool) if known else np.ones(given.shape, bool)
+    return _Prompts(given, real)
 
 
 def _padded_row(
-    ids: NDArray[np.int64], real: NDArray[np.bool_], *, start: int, end: int | None
+    ids: NDArray[np.int64],
+    real: NDArray[np.bool_],
+    *,
+    start: int,
+    end: int | None,
+    ahead: NDArray[np.int64] | None,
 ) -> Row:
     return Row(
         ids=ids[real],
         start=int(real[:start].sum()),
         columns=np.flatnonzero(real[start:]),
         prompt_end=end,
+        ahead=ahead,
     )
 
 

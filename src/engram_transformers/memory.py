@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from engram_transformers.errors import BadInput
 from engram_transformers.models.adapter import Adapter, Place
-from engram_transformers.models.tokens import Form, Talk
+from engram_transformers.models.tokens import Form, HostTokens, Talk
 from engram_transformers.types import Fact, Firing
 
 Tensors = dict[str, Tensor]
@@ -35,6 +36,17 @@ class Row:
 
     None where all of them are one text, as they are unless several are packed into one row.
     """
+    ahead: NDArray[np.int64] | None = None
+    "What of the prompt comes after `ids`, where the caller of `generate` gave it; None elsewhere."
+
+    @property
+    def prompt(self) -> NDArray[np.int64] | None:
+        """(prompt_end,): the whole prompt, what is yet to be read included; None if unknown."""
+        if self.prompt_end is None or self.prompt_end <= len(self.ids):
+            return None if self.prompt_end is None else self.ids[: self.prompt_end]
+        if self.ahead is None:
+            return None
+        return np.concatenate([self.ids, self.ahead])[: self.prompt_end]
 
 
 @dataclass(frozen=True)
@@ -180,4 +192,36 @@ class Expecting(Protocol):
 
     def expect(self, facts: Sequence[Fact]) -> None:
         """Make the tensors that these facts need, changing nothing that the host says."""
+        ...
+
+
+@runtime_checkable
+class Routable(Protocol):
+    """A memory that a route may stand before: it acts on a whole prompt, or on none of it."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether a route stands before it now.
+
+        Nothing of a prompt can be read then before all of it is known.
+        """
+        ...
+
+    def unrouted(self) -> AbstractContextManager[None]:
+        """While this lasts it acts on every prompt, as it has to while it is trained."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A trained memory that is trained, beside its facts, to leave something as it is."""
+
+    def rehearsal(
+        self, tokens: HostTokens, *, besides: Collection[tuple[int, ...]]
+    ) -> Sequence[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Prompts with the answers that shall stay, in token ids, `besides` those being taught."""
+        ...
+
+    def penalty(self) -> Tensor:
+        """What is added to the loss of the passes since this was asked last."""
         ...

@@ -11,6 +11,7 @@ from engram_transformers.errors import UnknownMemory
 KINDS = {
     "lookup": "engram_transformers.memories.lookup:Lookup",
     "lora": "engram_transformers.memories.lora:Lora",
+    "gated_lora": "engram_transformers.memories.lora:GatedLora",
     "fine_tune": "engram_transformers.memories.tuned:FineTune",
     "bottleneck": "engram_transformers.memories.tuned:Bottleneck",
     "bias": "engram_transformers.memories.tuned:Bias",

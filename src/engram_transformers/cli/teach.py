@@ -71,7 +71,7 @@ def configure_common(parser: Parser) -> None:
         "--kind",
         metavar="KIND",
         help="of a new memory: lookup (default), text; or trained, so that it cannot forget: lora, "
-        "fine_tune, bottleneck, bias, engram",
+        "gated_lora, fine_tune, bottleneck, bias, engram",
     )
     parser.add_argument(
         "--address",

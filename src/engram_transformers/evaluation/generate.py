@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from engram_transformers.attach import whole_prompts
 from engram_transformers.models.adapter import Adapter
 
 BATCH = 96
@@ -60,10 +61,13 @@ def generate(
 
 
 class SharedPrefix:
-    """What a set of prompts begins with, read once; its cache is copied for every batch."""
+    """What a set of prompts begins with, read once; its cache is copied for every batch.
+
+    Nothing is shared where a memory has to know whole prompts before they are read.
+    """
 
     def __init__(self, adapter: Adapter, prompts: Sequence[Sequence[int]]) -> None:
-        self.ids = common_prefix(prompts)
+        self.ids = () if whole_prompts(adapter.model) else common_prefix(prompts)
         self._cache: Any = None
         if self.ids:
             ids = torch.tensor([list(self.ids)], device=adapter.device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engram_transformers.api import Host, OpenMemory
+from engram_transformers.attach import whole_prompts
 from engram_transformers.errors import BadInput, CannotForget
 from engram_transformers.evaluation.answers import Answered
 from engram_transformers.evaluation.metrics import Measure
@@ -65,7 +66,7 @@ class Bench:
         self.host, self.told = host, told
         self._stack = ExitStack()
         self._open: tuple[str, OpenMemory | None, Taught] | None = None
-        self._bare: dict[tuple[Form, tuple[str, ...]], Bare] = {}
+        self._bare: dict[tuple[Form, tuple[str, ...], bool], Bare] = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -232,7 +233,8 @@ class Bench:
 
     def _alone(self, prompts: Sequence[str], form: Form) -> Bare:
         """What the bare host makes of prompts, computed once."""
-        key = (form, tuple(prompts))
+        # Batches are made otherwise where a route has to see prompts whole.
+        key = (form, tuple(prompts), whole_prompts(self.host.model))
         if key not in self._bare:
             with self.host.bare():
                 ids = self.host.prompts(prompts, form=form)

@@ -233,7 +233,7 @@ class HostEncoder:
     @torch.no_grad()
     def _encode_batch(self, rows: list[list[int]]) -> Tensor:
         ids, mask = _padded(rows, self.adapter.device)
-        hidden = _hidden_after(self.adapter, self.layer, ids, mask)
+        hidden = hidden_after(self.adapter, self.layer, ids, mask)
         several = mask.sum(1) > 1
         counted = mask.clone()
         counted[several, 0] = 0
@@ -255,7 +255,7 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
-def _hidden_after(adapter: Adapter, layer: int, ids: Tensor, mask: Tensor) -> Tensor:
+def hidden_after(adapter: Adapter, layer: int, ids: Tensor, mask: Tensor) -> Tensor:
     """(batch, time, hidden) after block `layer`; the blocks after it are not computed."""
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:

@@ -8,7 +8,7 @@ once a row. All calls are the host's own, so masks, positions and rotary embeddi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -180,20 +180,36 @@ def standing_in(adapter: Adapter, below: Below) -> Iterator[None]:
 
     The host is changed for all threads; afterwards it is exactly what it was.
     """
-    blocks = list(adapter.layers[: below.first])
-    stand_in, own = _StandIn(below), [block.__dict__.get("forward") for block in blocks]
+    own = {block: block.__dict__.get("forward") for block in adapter.layers[: below.first]}
+    stand_in = _StandIn(below, own)
     try:
-        for block in blocks:
+        for block in own:
             block.__dict__["forward"] = stand_in.forward
         yield
     finally:
-        for block, before in zip(blocks, own, strict=True):
+        for block, before in own.items():
             _put_back(block, before)
 
 
+@contextmanager
+def all_blocks(adapter: Adapter) -> Iterator[None]:
+    """While this lasts every block computes, also amid a pass that leaves some out."""
+    stand_in = getattr(adapter.layers[0].__dict__.get("forward"), "__self__", None)
+    if not isinstance(stand_in, _StandIn):
+        yield
+        return
+    for block, before in stand_in.own.items():
+        _put_back(block, before)
+    try:
+        yield
+    finally:
+        for block in stand_in.own:
+            block.__dict__["forward"] = stand_in.forward
+
+
 class _StandIn:
-    def __init__(self, below: Below) -> None:
-        self.below = below
+    def __init__(self, below: Below, own: Mapping[nn.Module, Any]) -> None:
+        self.below, self.own = below, own
 
     def forward(self, *_: Any, **__: Any) -> Any:
         # Whatever came before and was made of it: the kept states are what comes out last.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engram_transformers.models.tokens import last_question
+from engram_transformers.models.tokens import HostTokens, last_question
+from engram_transformers.routing.route import Ids, Routing
 
 LOOKUP_PREFIXES = (
     "CAPITAL:",
@@ -63,3 +64,21 @@ class LookupPatternDetector:
     def _is_key(self, asked: str) -> bool:
         named = any(asked.startswith(p) and asked[len(p) :].strip() for p in self.prefixes)
         return named or bool(_KEY.match(asked) or _ENTITY.match(asked))
+
+
+@dataclass(frozen=True)
+class RuleRoute:
+    """Open where the last question of a prompt is a look-up by rules; costs no pass of the host."""
+
+    tokens: HostTokens
+    detector: Callable[[str], float] = LookupPatternDetector()
+    threshold: float = SHORT
+
+    def decide(self, prompt: Ids) -> Routing:
+        """May a memory act on a prompt of these ids?"""
+        asked = self.tokens.last_question(prompt, len(prompt))
+        score = self.detector(asked)
+        found = score >= self.threshold
+        shown = asked if len(asked) <= 60 else f"{asked[:57]}..."
+        reason = f"{shown!r} {'looks' if found else 'does not look'} like a look-up"
+        return Routing(found, score, self.threshold, reason)

@@ -21,7 +21,7 @@ from engram_transformers.errors import TrainingDiverged
 from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
 from engram_transformers.memories.shared.touched import Touched
-from engram_transformers.memory import Expecting, Schedule, Trainable
+from engram_transformers.memory import Expecting, Rehearsing, Routable, Schedule, Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import LatePass
 from engram_transformers.models.tokens import HostTokens
@@ -87,8 +87,14 @@ def fit(
     if isinstance(memory, Expecting):
         memory.expect(facts)
     trials = trials_of(facts, tokens)
+    if isinstance(memory, Rehearsing) and trials:
+        taught = {trial.prompt for trial in trials}
+        trials += [Trial(*each) for each in memory.rehearsal(tokens, besides=taught)]
     by_rows = memory.by_rows() if isinstance(memory, Tabled) else nullcontext(())
-    with alone(adapter.model, memory.parameters()), torch.enable_grad(), by_rows as tables:
+    # What is taught shall be known; whether the route lets it through is for the check to see.
+    unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()
+    ours = alone(adapter.model, memory.parameters())
+    with ours, torch.enable_grad(), unrouted, by_rows as tables:
         run = _Run(adapter, memory, schedule, trials, tables=tables)
         return run.until_exact(progress)
 
@@ -161,6 +167,8 @@ class _Run:
         """One step: the loss before it, and how many answers were exact."""
         logits = predictions(self.adapter, self.late, batch)
         loss = functional.cross_entropy(logits, batch.wanted)
+        if isinstance(self.memory, Rehearsing):
+            loss = loss + self.memory.penalty()
         value = float(loss.detach())
         loss.backward()  # type: ignore[no-untyped-call]
         try:

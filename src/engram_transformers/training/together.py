@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from engram_transformers.memories.shared.touched import Touched
-from engram_transformers.memory import Expecting, Schedule
+from engram_transformers.memory import Expecting, Rehearsing, Routable, Schedule
+from engram_transformers.models.tokens import HostTokens
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.types import Fact
 
@@ -60,6 +62,32 @@ class Together:
         for memory in self.memories:
             if isinstance(memory, Expecting):
                 memory.expect(facts)
+
+    def rehearsal(
+        self, tokens: HostTokens, *, besides: Collection[tuple[int, ...]]
+    ) -> Sequence[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """What any of them is trained to leave as it is."""
+        some = [memory for memory in self.memories if isinstance(memory, Rehearsing)]
+        return [pair for memory in some for pair in memory.rehearsal(tokens, besides=besides)]
+
+    def penalty(self) -> Tensor:
+        """The sum of what they add to the loss."""
+        some = [memory for memory in self.memories if isinstance(memory, Rehearsing)]
+        return sum((memory.penalty() for memory in some), start=torch.zeros(()))
+
+    @property
+    def routed(self) -> bool:
+        """Whether a route stands before any of them."""
+        return any(isinstance(memory, Routable) and memory.routed for memory in self.memories)
+
+    @contextmanager
+    def unrouted(self) -> Iterator[None]:
+        """While this lasts, all act on every prompt."""
+        with ExitStack() as stack:
+            for memory in self.memories:
+                if isinstance(memory, Routable):
+                    stack.enter_context(memory.unrouted())
+            yield
 
     @contextmanager
     def by_rows(self) -> Iterator[list[tuple[nn.Parameter, Touched]]]:

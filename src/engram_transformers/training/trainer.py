@@ -28,8 +28,9 @@ from engram_transformers.errors import (
     TrainingDiverged,
     UnsupportedCall,
 )
+from engram_transformers.evaluation.check import Trial
 from engram_transformers.evaluation.generate import common_prefix
-from engram_transformers.memory import Expecting, Trainable
+from engram_transformers.memory import Trainable
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import LatePass
 from engram_transformers.training.batches import (
@@ -51,6 +52,7 @@ from engram_transformers.training.fit import alone
 from engram_transformers.training.joint import optimizer_of
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.training.saved import described, load_memories, save_memories
+from engram_transformers.training.together import Together
 
 FOLDER = "engram-training"
 "Where checkpoints go unless the caller's arguments say otherwise."
@@ -101,6 +103,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         self.memories: list[Any] = [one for one in attached(model) if isinstance(one, Trainable)]
         if not self.memories:
             raise BadInput("this model has no memory that can be trained; add_engram first")
+        self.together = Together(self.memories)
         self.adapter, self.freeze_base, self.packing = Adapter(model), freeze_base, packing
         self.host = described(model, tokenizer)
         self.tokens = self.host.tokens
@@ -135,12 +138,18 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
     def _ready(self, items: Sequence[Any], *, expected: bool = False) -> _Set:
         items = list(items)
         if expected:
-            for memory in self.memories:
-                if isinstance(memory, Expecting):
-                    memory.expect(facts_in(items))
+            self.together.expect(facts_in(items))
         examples = examples_of(items, self.tokens, longest=self.adapter.max_length())
-        first = min(memory.first_block for memory in self.memories) if self.freeze_base else 0
+        if expected and examples:
+            examples += self._rehearsed(examples)
+        first = self.together.first_block if self.freeze_base else 0
         return self._packed(examples, first) if self.packing else self._padded(examples, first)
+
+    def _rehearsed(self, examples: Sequence[Example]) -> list[Example]:
+        """What is trained besides, so that it stays as it is."""
+        taught = {each.ids[: each.prompt] for each in examples if each.prompt is not None}
+        pairs = self.together.rehearsal(self.tokens, besides=taught)
+        return [Example.of(Trial(*pair)) for pair in pairs]
 
     def _padded(self, examples: Sequence[Example], first: int) -> _Set:
         # What is learned is predicted from the token before it, which has to be read in full.
@@ -194,9 +203,9 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
                 raise BadInput(f"there is no complete checkpoint in {self.args.output_dir}")
             resume_from_checkpoint = str(found)
         with ExitStack() as self._stack:
+            self._stack.enter_context(self.together.unrouted())
             if self.freeze_base:
-                ours = [p for memory in self.memories for p in memory.parameters()]
-                self._stack.enter_context(alone(self.model, ours))
+                self._stack.enter_context(alone(self.model, self.together.parameters()))
                 keep_below(self.train_dataset.late, self.train_dataset.batches)
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **how)
 
@@ -220,7 +229,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def _own_parameters(self) -> Iterator[torch.nn.Parameter]:
-        ours = {id(p) for memory in self.memories for p in memory.parameters()}
+        ours = {id(p) for p in self.together.parameters()}
         return (p for p in self.model.parameters() if p.requires_grad and id(p) not in ours)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
@@ -229,7 +238,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
             model.eval()  # `Trainer` switches dropout on before every step
         batch: Batch = inputs["batch"]
         logits = predictions(self.adapter, self.train_dataset.late, batch)
-        loss = functional.cross_entropy(logits, batch.wanted)
+        loss = functional.cross_entropy(logits, batch.wanted) + self.together.penalty()
         if not math.isfinite(float(loss.detach())):
             raise TrainingDiverged(
                 f"the loss is no number any more at step {self.state.global_step}; the memory is "
@@ -264,6 +273,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
             logits = predictions(self.adapter, held_out.late, batch)
             loss += float(functional.cross_entropy(logits, batch.wanted, reduction="sum"))
             tokens, exact = tokens + len(batch.wanted), exact + exact_in(logits, batch)
+        self.together.penalty()  # what these passes left is part of no step's loss
         self.model.train(training)
         found = {
             f"{metric_key_prefix}_loss": loss / tokens,

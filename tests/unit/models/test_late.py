@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engram_transformers.models.adapter import Adapter
-from engram_transformers.models.late import LatePass, standing_in
+from engram_transformers.models.late import LatePass, all_blocks, standing_in
 from hosts import ARCHITECTURES, tiny
 
 PREFIX = range(5, 16)
@@ -82,3 +82,22 @@ def test_a_host_whose_late_blocks_read_more_is_run_whole() -> None:
     early.clear()
     found, whole = late(ids, mask, None), late.whole(ids, mask)
     assert torch.allclose(found[mask.bool()], whole[mask.bool()], atol=1e-4)
+
+
+@torch.no_grad()
+def test_amid_a_late_pass_all_blocks_can_be_asked_for() -> None:
+    model = tiny("llama", num_hidden_layers=3)
+    adapter, (ids, mask) = Adapter(model), batch()
+    late = LatePass(adapter, 2)
+    below, other = late.keep(ids, mask), ids.flip(1)
+    wanted = model(input_ids=other).logits
+    own = adapter.layers[0].__dict__["forward"] = adapter.layers[0].forward
+    assert below is not None
+    with standing_in(adapter, below):
+        assert not torch.equal(model(input_ids=other).logits, wanted)
+        with all_blocks(adapter):
+            assert torch.equal(model(input_ids=other).logits, wanted)
+        assert not torch.equal(model(input_ids=other).logits, wanted)
+    assert adapter.layers[0].__dict__.pop("forward") is own
+    with all_blocks(adapter):
+        assert torch.equal(model(input_ids=other).logits, wanted)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engram_transformers.errors import BadInput
+from engram_transformers.memories.shared.routes import ROUTES, RouteName
 
 Layout = Literal["deepseek", "deepseek-v4.1", "qwen", "unigram", "span", "similar"]
 Gate = Literal["learned", "plain", "fixed", "content"]
@@ -47,6 +48,12 @@ class EngramConfig:
     "Whether n-grams stop at a token that ends a text; None: as the layout does."
     hash_seed: int | None = None
     "Decides the multipliers of the hash; None: the layout's own."
+    route: RouteName = "always"
+    "On which prompts it acts at all: look-ups by `rules` or by a `learned` gate, or all `unsure`."
+    route_gate: str | None = None
+    "Directory of the trained gate that a `learned` route decides by."
+    route_threshold: float | None = None
+    "Score at which a route opens, or the host is sure; None: the route's own."
     learning_rate: float = 3e-3
     "Highest learning rate of all but the rows."
     table_rate: float = 5.0
@@ -70,6 +77,7 @@ class EngramConfig:
         if self.zero is None:
             object.__setattr__(self, "zero", "value" if self.similar else "rows")
         _check_choice("zero", str(self.zero), ("rows", "value"))
+        _check_choice("route", self.route, ROUTES)
         self._check_similar()
         for name in ("heads", "rows", "width", "kernel"):
             if getattr(self, name) < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -15,10 +15,13 @@ from engram_transformers.memories.engram.config import EngramConfig
 from engram_transformers.memories.engram.layer import Layer
 from engram_transformers.memories.engram.plan import Plans, plans_of
 from engram_transformers.memories.engram.room import check_room
+from engram_transformers.memories.shared.routed import Switch, routed
+from engram_transformers.memories.shared.routes import open_route
 from engram_transformers.memories.shared.touched import Touched
 from engram_transformers.memory import Schedule
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
+from engram_transformers.routing.route import Route
 from engram_transformers.types import Fact
 
 _numbers = itertools.count(1)
@@ -34,9 +37,12 @@ class Engram(nn.Module):
 
     Config = EngramConfig
 
-    def __init__(self, config: EngramConfig, plans: Plans, *, hidden: int) -> None:
+    def __init__(
+        self, config: EngramConfig, plans: Plans, *, hidden: int, route: Route | None = None
+    ) -> None:
         super().__init__()
         self.config, self.spans, self.number = config, plans.spans, next(_numbers)
+        self.switch = None if route is None else Switch(route)
         noise = torch.Generator().manual_seed(config.seed)
         self.layers = nn.ModuleDict()
         for layer, plan in plans.layers.items():
@@ -61,10 +67,18 @@ class Engram(nn.Module):
         Raises:
             PlaceNotFound: the host has no such block.
             BadInput: the tables do not fit into memory.
+            HostMismatch: the gate of its route was trained for another host.
         """
         plans = plans_of(config, adapter, tokens)
         check_room(config, plans, adapter.device)
-        return cls(config, plans, hidden=adapter.hidden_size).to(adapter.device)
+        route = open_route(
+            config.route,
+            adapter=adapter,
+            tokens=tokens,
+            gate=config.route_gate,
+            threshold=config.route_threshold,
+        )
+        return cls(config, plans, hidden=adapter.hidden_size, route=route).to(adapter.device)
 
     @property
     def schedule(self) -> Schedule:
@@ -79,7 +93,17 @@ class Engram(nn.Module):
 
     def places(self, adapter: Adapter) -> Mapping[Place, nn.Module]:
         """The inputs of its blocks."""
-        return {adapter.place("block_in", int(n)): part for n, part in self.layers.items()}
+        parts = {adapter.place("block_in", int(n)): part for n, part in self.layers.items()}
+        return parts if self.switch is None else routed(parts, self.switch)
+
+    @property
+    def routed(self) -> bool:
+        """Whether a route decides on which prompts it acts."""
+        return self.switch is not None and self.switch.on
+
+    def unrouted(self) -> AbstractContextManager[None]:
+        """While this lasts it acts on every prompt."""
+        return nullcontext() if self.switch is None else self.switch.off()
 
     def expect(self, facts: Sequence[Fact]) -> None:
         """Make rows for the keys of these facts, where keys have rows of their own."""

@@ -1,6 +1,17 @@
 """LoRA (Hu et al. 2021) through PEFT: a low-rank change of the late blocks' linear layers."""
 
-from engram_transformers.memories.lora.config import LoraConfig
+from engram_transformers.memories.lora.config import GatedLoraConfig, LoraConfig
+from engram_transformers.memories.lora.gated import GatedLora, TokenGates
 from engram_transformers.memories.lora.memory import Lora
 
-__all__ = ["Lora", "LoraConfig"]
+GatedEngramAdapter = GatedLora
+"The third seed's name."
+
+__all__ = [
+    "GatedEngramAdapter",
+    "GatedLora",
+    "GatedLoraConfig",
+    "Lora",
+    "LoraConfig",
+    "TokenGates",
+]
