@@ -258,15 +258,16 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
     return {name: v.as_dict() for name, v in measured.items() if v.n} | rest
 
 
-def check_names(experiment: Experiment) -> None:
-    """Raise what is wrong with an experiment before any work is done for it."""
-    if experiment.memory != NONE:
-        memory_class(experiment.memory)
-    if experiment.task == "needle":
-        return
-    if experiment.control == "context":
-        raise BadInput(f"the control 'context' is for needle, not for {experiment.task}")
-    load_task(experiment.after if experiment.task == "probes" else experiment.task)
+def check_names(*experiments: Experiment) -> None:
+    """Raise what is wrong with experiments before any work is done for them."""
+    for kind in {one.memory for one in experiments} - {NONE}:
+        memory_class(kind)
+    others = [one for one in experiments if one.task != "needle"]
+    for one in others:
+        if one.control == "context":
+            raise BadInput(f"the control 'context' is for needle, not for {one.task}")
+    for task in {one.after if one.task == "probes" else one.task for one in others}:
+        load_task(task)
 
 
 def prepared(experiment: Experiment) -> Task:

@@ -43,7 +43,7 @@ def check_folder(folder: Path, experiments: Sequence[Experiment]) -> None:
         path = result_path(folder, experiment)
         if path.exists():
             read_result(path)
-        check_names(experiment)
+    check_names(*experiments)
 
 
 def pending(
