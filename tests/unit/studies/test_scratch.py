@@ -107,7 +107,7 @@ def test_pieces_cover_the_text_before_any_comes_again() -> None:
 
 def test_the_tokenizer_has_not_seen_what_is_held_out(tmp_path: Path) -> None:
     path = tmp_path / "data" / "text" / "tinyshakespeare.txt"
-    path.write_text(path.read_text() + "xyzzyxyzzy " * 60)
+    path.write_text(path.read_text() + "xyzzyxyzzy " * 30)
     found = corpus("tinyshakespeare", vocab=300, held_out=0.1, context=16)
     assert not any("xyz" in token for token in found.tokenizer.get_vocab())
 
