@@ -1,7 +1,7 @@
 """Gates of a route, trained on a host's states behind several blocks, beside the rules.
 
-Each gate is scored on kinds of prompts and wordings that it was not trained on; the curve of the
-middle block's goes to a picture.
+Each gate is scored on kinds of prompts and wordings that it was not trained on; the calibration
+curve of the default one goes to a picture.
 
     python -m benchmarks.gates [--model smollm2-135m] [--layers 4 9 14 19 24 29] [--seeds 3]
 """
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engram_transformers.api import Host, load
 from engram_transformers.evaluation.report.heatmap import CurvePoint, calibration
-from engram_transformers.experiments.provenance import origin
+from engram_transformers.experiments.provenance import provenance
 from engram_transformers.routing.rules import SHORT, LookupPatternDetector
 from engram_transformers.training.gate import GateScore, score, train_gate
 from engram_transformers.training.gate_prompts import held_out_prompts
@@ -34,16 +33,18 @@ def main() -> None:
     options = parser.parse_args()
     host = load(options.model)
     count = len(host.adapter.layers)
-    layers = options.layers or sorted({count // 6, count // 3, (count - 1) // 2, count - 1})
+    layers = options.layers or sorted(
+        {count // 6, (count - 1) // 2, 2 * (count - 1) // 3, count - 1}
+    )
     rows = [{"gate": "rules", **_told(_rules())}]
     for layer in layers:
         for name, width in WIDTHS.items():
             rows += [_trained(host, name, layer, width, seed) for seed in range(options.seeds)]
             print(json.dumps(rows[-1]["precision"]), json.dumps(rows[-1]["recall"]), name, layer)
-    result = {"origin": origin(), "host": asdict(host.identity), "rows": rows}
+    result = {"provenance": provenance(host), "rows": rows}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    middle = train_gate(host.adapter, host.tokens).held_out
-    points = [CurvePoint(one.said, one.found) for one in middle.bins]
+    found = train_gate(host.adapter, host.tokens).held_out
+    points = [CurvePoint(one.said, one.found) for one in found.bins]
     calibration(points, options.out.with_suffix(".png"), title="Learned gate, held-out kinds")
 
 

@@ -95,21 +95,22 @@ def train_gate(
     prompts: Sequence[Labelled] | None = None,
     held_out: Sequence[Labelled] | None = None,
     layer: int | None = None,
-    width: int | None = None,
+    width: int | None = 0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TrainedGate:
     """Train a gate for a host, on its own prompts unless others are given.
 
     Args:
-        layer: the block whose output it reads; None: the middle one.
-        width: units of its inner layer; None: a quarter of the host's states, 0: none.
+        layer: the block whose output it reads; None: the one at two thirds of the host.
+        width: units of its inner layer; 0: none, which was measured to be as good; None: a
+            quarter of the host's states, as the third seed scaffolds it.
         progress: is told how many more prompts were read.
     """
     known = list(training_prompts() if prompts is None else prompts)
     others = list(held_out_prompts() if held_out is None else held_out)
     _check(known, others)
-    layer = adapter.place("block_out", _middle(adapter) if layer is None else layer).layer
+    layer = adapter.place("block_out", _late(adapter) if layer is None else layer).layer
     assert layer is not None
     states = _states(adapter, tokens, [one.text for one in (*known, *others)], layer, progress)
     labels = torch.tensor([float(one.lookup) for one in (*known, *others)])
@@ -158,8 +159,8 @@ def _check(known: Sequence[Labelled], others: Sequence[Labelled]) -> None:
         raise BadInput(f"{min(both)!r} is to be trained on and held out; leave it out of one")
 
 
-def _middle(adapter: Adapter) -> int:
-    return (len(adapter.layers) - 1) // 2
+def _late(adapter: Adapter) -> int:
+    return 2 * (len(adapter.layers) - 1) // 3
 
 
 def _states(
