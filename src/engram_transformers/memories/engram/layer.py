@@ -128,6 +128,15 @@ class Layer(nn.Module):
         return _added(y, spots, v + self._convolved(v, weights, signal))
 
     @torch.no_grad()
+    def scale(self, size: float) -> None:
+        """Let a row of a given length add as much to states of this size as to states of size 1.
+
+        States of late blocks are twenty times as large as those of early ones, and a row moves by
+        the same step wherever it is.
+        """
+        self.value.mul_(max(1.0, size))
+
+    @torch.no_grad()
     def grow(self, rows: int) -> None:
         """Have so many rows: new ones are zero, and what is beyond goes."""
         kept = self.table[:rows]

@@ -17,6 +17,7 @@ from engram_transformers.memories.engram.plan import Plans, plans_of
 from engram_transformers.memories.engram.room import check_room
 from engram_transformers.memories.shared.routed import Switch, routed
 from engram_transformers.memories.shared.routes import open_route
+from engram_transformers.memories.shared.sizes import state_sizes
 from engram_transformers.memories.shared.touched import Touched
 from engram_transformers.memory import Schedule
 from engram_transformers.models.adapter import Adapter, Place
@@ -78,7 +79,10 @@ class Engram(nn.Module):
             gate=config.route_gate,
             threshold=config.route_threshold,
         )
-        return cls(config, plans, hidden=adapter.hidden_size, route=route).to(adapter.device)
+        memory = cls(config, plans, hidden=adapter.hidden_size, route=route).to(adapter.device)
+        for layer, size in state_sizes(adapter, tokens, plans.layers).items():
+            memory.layers[str(layer)].scale(size)  # type: ignore[operator]
+        return memory
 
     @property
     def schedule(self) -> Schedule:
