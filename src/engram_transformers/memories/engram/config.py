@@ -13,6 +13,7 @@ Gate = Literal["learned", "plain", "fixed", "content"]
 LAYOUTS = ("deepseek", "deepseek-v4.1", "qwen", "unigram", "span", "similar")
 SIMILAR = 4
 "Rows that the layout `similar` reads unless it is told otherwise."
+OWN_RATE = 100.0
 GATES = ("learned", "plain", "fixed", "content")
 
 
@@ -56,8 +57,8 @@ class EngramConfig:
     "Score at which a route opens, or the host is sure; None: the route's own."
     learning_rate: float = 3e-3
     "Highest learning rate of all but the rows."
-    table_rate: float = 5.0
-    "How many times as fast rows learn, as in the paper."
+    table_rate: float | None = None
+    "How many times as fast rows learn; None: 5, as in the paper, and 100 for rows of whole keys."
     epochs: int = 12
     "Times that every question is trained at most."
     batch: int = 8
@@ -74,6 +75,9 @@ class EngramConfig:
         _check_choice("gate", self.gate, GATES)
         if self.layout == "similar" and not self.similar:
             object.__setattr__(self, "similar", SIMILAR)
+        if self.table_rate is None:
+            # The row of a key is read, and so moved, once an epoch.
+            object.__setattr__(self, "table_rate", OWN_RATE if self.layout == "span" else 5.0)
         if self.zero is None:
             object.__setattr__(self, "zero", "value" if self.similar else "rows")
         _check_choice("zero", str(self.zero), ("rows", "value"))

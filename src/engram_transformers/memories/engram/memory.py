@@ -121,6 +121,7 @@ class Engram(nn.Module):
     @property
     def table_rate(self) -> float:
         """How many times as fast as the rest its rows are trained."""
+        assert self.config.table_rate is not None  # the configuration settles it
         return self.config.table_rate
 
     @contextmanager

@@ -60,7 +60,7 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
     options: Options = configured(Options, own["options"])
     host = _host(options.host)
     facts, others = facts_of(own["set"], options.facts, seed=own["seed"])
-    rate = STILL if own["way"] == TRAINED_APART else 5.0
+    rate = STILL if own["way"] == TRAINED_APART else None
     memory = open_memory(host, own["layer"], options, seed=own["seed"], rate=rate)
     with attach(host.model, memory):
         WAYS[own["way"]](Bench(host, memory, own["layer"], facts, others, options, own["seed"]))

@@ -52,7 +52,9 @@ class Bench:
 Way = Callable[[Bench], None]
 
 
-def open_memory(host: Host, layer: int, options: Options, *, seed: int, rate: float = 5) -> Engram:
+def open_memory(
+    host: Host, layer: int, options: Options, *, seed: int, rate: float | None = None
+) -> Engram:
     """A memory whose rows are as wide as the host, with a random projection and an open gate."""
     hidden = host.adapter.hidden_size
     config = EngramConfig(
