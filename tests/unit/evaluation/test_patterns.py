@@ -63,7 +63,7 @@ def test_strange_files_are_refused(
     with pytest.raises(DataMissing):
         load_task("patterns")
     write(tmp_path, formats=text)
-    with pytest.raises(BadInput, match="patterns_formats.yaml holds no patterns"):
+    with pytest.raises(BadInput, match=r"patterns_formats\.yaml holds no patterns"):
         load_task("patterns")
 
 
