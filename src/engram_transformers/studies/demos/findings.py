@@ -176,7 +176,11 @@ def _said(runs: Runs, distance: str) -> Any:
 
 def _distances(ways: Mapping[str, Runs]) -> Plot:
     series = tuple(
-        Series(way, tuple((float(d), _said(runs, d)) for d in runs[0]["said"]))
+        Series(
+            way,
+            tuple((float(d), _said(runs, d)) for d in runs[0]["said"]),
+            control=way not in ("engram, whole keys", "engram, n-grams"),
+        )
         for way, runs in ways.items()
     )
     panel = Panel("recall", "share", series, "tokens before the question", lines=True)
