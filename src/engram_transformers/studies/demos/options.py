@@ -20,17 +20,17 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Options:
-    """The defaults take about twenty minutes on an idle core; nine units."""
+    """The defaults are nine units, about forty minutes on one idle core."""
 
     demos: tuple[str, ...] = DEMOS
     "Which demonstrations there are."
-    keys: int = 165
+    keys: int = 100
     "Keys that are taught for `terminology` and for `random keys`; there are 165 real ones."
     layouts: tuple[str, ...] = ("span", "deepseek")
     "Engrams whose gating is shown."
     routes: tuple[str, ...] = ("always", "rules", "unsure")
     "Routes that are put before them."
-    gated: int = 60
+    gated: int = 48
     "Keys that are taught for `gating`, drawn from the real ones."
     ways: tuple[str, ...] = WAYS
     "What knows the facts of `long context`."
