@@ -37,6 +37,7 @@ TASKS: dict[str, str] = {
     "airports": "airports",
     "acronyms": "acronyms",
     "stack_faq": "stack_faq",
+    "patterns": "patterns",
     "entity_keyed": "entity_keyed",
     "user_preferences": "user_preferences",
     "fictional_knowledge": "fictional_knowledge",

@@ -13,6 +13,7 @@ STUDIES = {
     "collisions": "engram_transformers.studies.collisions.study",
     "exact_match": "engram_transformers.studies.exact_match.study",
     "prepopulation": "engram_transformers.studies.prepopulation.study",
+    "demos": "engram_transformers.studies.demos.study",
     "table_size": "engram_transformers.studies.table_size",
 }
 "Modules that hold a `STUDY`; they are imported when they are asked for."

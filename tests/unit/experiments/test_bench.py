@@ -136,6 +136,15 @@ def test_loops_are_seen() -> None:
     assert not loops([1, 2, 3, 1, 2]) and not loops([]) and not loops([1, 1])
 
 
+@pytest.mark.parametrize(("said", "ended"), [("3000", True), ("3000 000", False)])
+def test_a_wanted_answer_is_no_loop(said: str, ended: bool) -> None:
+    """A tokenizer that splits numbers writes `3000` as a digit and three noughts."""
+    question = Question("Which port?", ("3000",), "x")
+    written = [{"3": 5, "0": 6, " ": 7}[digit] for digit in said] + [1]
+    case = answered(question, group="taught", said=said, written=written, stop=1, forced=1.0)
+    assert case.ended is ended
+
+
 def test_an_answer_is_right_if_any_accepted_one_is_said() -> None:
     question = Question("Who?", ("Ada Lovelace", "Ada"), "x")
     case = answered(question, group="taught", said="ada.", written=[4, 1], stop=1, forced=0.5)

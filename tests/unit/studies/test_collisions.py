@@ -15,9 +15,10 @@ from engram_transformers.models.tokens import HostTokens
 from engram_transformers.studies.collisions.counting import _reader, _windows, counted
 from engram_transformers.studies.collisions.keys import keys_of, random_keys, words_of
 from engram_transformers.studies.collisions.options import Options
-from engram_transformers.studies.collisions.recall import _changed, _opened, _right, _shuffled
+from engram_transformers.studies.collisions.recall import _opened, _right, _shuffled
 from engram_transformers.studies.collisions.study import conclude, measure, plan
 from engram_transformers.studies.study import Done
+from engram_transformers.studies.trained import changed
 from hosts import tiny, tiny_tokenizer
 
 
@@ -105,7 +106,7 @@ def test_another_hash_reads_other_rows_for_a_while(
             taught = host.model(text).logits
             with _shuffled(host, memory.memory):
                 other = host.model(text).logits
-            with _changed(memory.memory, torch.zeros_like):
+            with changed(memory.memory, torch.zeros_like):
                 nothing = host.model(text).logits
             with host.bare():
                 assert torch.equal(nothing, host.model(text).logits)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cases import FACTS, fresh, host_of
 from engram_transformers.attach import attach
 from engram_transformers.errors import BadInput
-from engram_transformers.studies.exact_match import training
+from engram_transformers.evaluation.task import Question
+from engram_transformers.studies.exact_match import study
 from engram_transformers.studies.exact_match.options import Options
+from engram_transformers.studies.exact_match.sets import Taught, taught
 from engram_transformers.studies.exact_match.study import conclude, measure, plan
 from engram_transformers.studies.study import Done
+from engram_transformers.studies.trained import host_named
 from engram_transformers.training.fit import copied, fit
 from engram_transformers.training.together import Together
+from engram_transformers.types import Fact
 from hosts import tiny, tiny_tokenizer
 
 WAYS = ("bare host", "engram, whole keys", "engram and lora")
@@ -29,37 +34,65 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def few(name: str, options: Options, *, seed: int) -> Taught:
+    """A few of the keys, and patterns that need no data."""
+    if name == "lookup":
+        one = taught(name, options, seed=seed)
+        return replace(one, facts=[*one.facts[:4], one.facts[-1]], others=one.others[:5])
+    facts = [Fact(f"The port of {i} is", f"80{i}", relation="ports") for i in range(4)]
+    held_out = [Question("The port of 9 is", ("809",), facts[0].id)]
+    besides = {"held out": held_out, "other prefixes": [Question.about(facts[0], "Tell me: 0")]}
+    kinds = {fact.id: "facts" for fact in facts}
+    return Taught(facts, kinds, ["The port of 9 is"], besides, form="plain")
+
+
 def test_ways_are_trained_asked_and_controlled(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = training.taught
-
-    def few(options: Options, *, seed: int) -> tuple[list, list]:
-        facts, unseen = honest(options, seed=seed)
-        return [*facts[:4], facts[-1]], unseen[:5]
-
-    monkeypatch.setattr(training, "taught", few)
-    options = Options(ways=WAYS, facts=170, late=1, epochs=60, host=str(folder))
+    monkeypatch.setattr(study, "taught", few)
+    options = Options(ways=WAYS, sets=("lookup",), facts=170, late=1, epochs=60, host=str(folder))
     units = plan(options)
     done = [Done(unit, measure(unit, lambda *_: None), 1.0, {}) for unit in units]
     bare, spans, both = (one.measured for one in done)
-    assert sum(right for right, _ in bare["taught"].values()) == 0
+    assert sum(count[0] for count in bare["taught"].values()) == 0
     assert bare["talk"][0] == bare["talk"][2]
-    assert sum(right for right, _ in spans["taught"].values()) == 5
+    assert sum(count[0] for count in spans["taught"].values()) == 5
     assert spans["tables zeroed"][0] == 0 and spans["talk"][0] == spans["talk"][2]
-    assert spans["other keys"][0] == 5 > both["other keys"][0]
+    assert spans["not taught"][0] == 5 > both["not taught"][0]
     found = conclude(options, done)
     assert found.tables[0].title.startswith("170 keys")
     assert {row.name for row in found.tables[1].rows} >= {"bare host, CAPITAL", "bare host, SYN"}
 
 
+def test_patterns_are_completed_as_plain_text(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "taught", few)
+    options = Options(
+        ways=("engram, n-grams",), sets=("patterns",), epochs=80, rows=50, host=str(folder)
+    )
+    (unit,) = plan(options)
+    one = Done(unit, measure(unit, lambda *_: None), 1.0, {})
+    assert one.measured["taught"] == {"facts": [4, 4, 4]}
+    assert one.measured["besides"]["held out"] == [0, 0, 1]
+    assert host_named(str(folder)).tokens.form is None
+    titles = [table.title for table in conclude(options, [one]).tables]
+    assert titles[0] == "patterns: answers said exactly" and len(titles) == 5
+
+
+def test_a_set_has_settings_of_its_own() -> None:
+    options = Options(ways=("lora",))
+    keys, patterns = plan(options)
+    more_keys, same = plan(replace(options, facts=5000))
+    assert patterns.digest == same.digest and keys.digest != more_keys.digest
+
+
 def test_all_real_keys_are_taught_and_the_rest_is_drawn() -> None:
-    facts, unseen = training.taught(Options(facts=300), seed=1)
-    assert len(facts) == 300 == len({fact.prompt for fact in facts})
-    assert sum(fact.relation != "SYN" for fact in facts) == 165
-    assert not {fact.prompt for fact in facts} & set(unseen)
-    again, _ = training.taught(Options(facts=300), seed=2)
-    assert again != facts
+    one = taught("lookup", Options(facts=300), seed=1)
+    assert len(one.facts) == 300 == len({fact.prompt for fact in one.facts})
+    assert sum(fact.relation != "SYN" for fact in one.facts) == 165
+    assert not {fact.prompt for fact in one.facts} & set(one.others)
+    assert taught("lookup", Options(facts=300), seed=2).facts != one.facts
 
 
 def test_memories_are_trained_together_and_come_back_together() -> None:
@@ -76,8 +109,8 @@ def test_memories_are_trained_together_and_come_back_together() -> None:
         assert all(before[n].equal(t) for n, t in together.state_dict().items())
 
 
-@pytest.mark.parametrize("wrong", [{"facts": 10}, {"seeds": 0}, {"asked": 0}])
-def test_options_make_sense(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"facts": 10}, {"seeds": 0}, {"asked": 0}, {"sets": ("x",)}])
+def test_options_make_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         Options(**wrong)
     with pytest.raises(BadInput, match="there are bare host"):

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from engram_transformers.api import Host, OpenMemory
 from engram_transformers.memories.engram import Engram
@@ -18,6 +17,7 @@ from engram_transformers.memories.engram.layer import Layer
 from engram_transformers.memories.engram.plan import plans_of
 from engram_transformers.studies.collisions.keys import random_keys, words_of
 from engram_transformers.studies.collisions.options import Options
+from engram_transformers.studies.trained import changed, in_other_order
 from engram_transformers.types import Fact
 
 CONTROLS = ("bare host", "tables zeroed", "hash shuffled", "keys not taught")
@@ -46,7 +46,7 @@ def recalled(
         found = {"recall": _right(one, keys), "tables": _rows(one.memory)}
         with host.bare():
             found["bare host"] = _right(one, keys)
-        with _changed(one.memory, torch.zeros_like):
+        with changed(one.memory, torch.zeros_like):
             found["tables zeroed"] = _right(one, keys)
         with _shuffled(host, one.memory):
             found["hash shuffled"] = _right(one, keys)
@@ -91,8 +91,7 @@ def _shuffled(host: Host, memory: Engram) -> Iterator[None]:
     """While this lasts, rows are found by another hash; what is not hashed is put out of order."""
     config = memory.config
     if config.layout not in VARIANTS:
-        draw = torch.Generator().manual_seed(OTHER_SEED)
-        with _changed(memory, lambda table: table[torch.randperm(len(table), generator=draw)]):
+        with changed(memory, in_other_order(OTHER_SEED)):
             yield
         return
     seed = VARIANTS[config.layout].seed if config.hash_seed is None else config.hash_seed
@@ -107,16 +106,3 @@ def _shuffled(host: Host, memory: Engram) -> Iterator[None]:
     finally:
         for part, reader in zip(parts, before, strict=True):
             part.reader = reader
-
-
-@contextmanager
-def _changed(memory: Engram, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While this lasts, tables hold something else."""
-    before = [part.table for part in _parts(memory)]
-    for part in _parts(memory):
-        part.table = torch.nn.Parameter(change(part.table.detach()))
-    try:
-        yield
-    finally:
-        for part, table in zip(_parts(memory), before, strict=True):
-            part.table = table

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from engram_transformers.api import Host, load
 from engram_transformers.evaluation.metrics import Measure, wilson
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.collisions.counting import counted
@@ -25,6 +23,7 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
+from engram_transformers.studies.trained import host_named
 
 COUNTING = ("layouts", "sets", "counts", "sizes")
 TRAINING = ("trained", "rows", "seeds", "keys", "values", "trained_heads", "width", "epochs",
@@ -44,7 +43,7 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
     """Count, or train."""
     own = unit.settings
     options: Options = configured(Options, own["options"])
-    host = _host(options.host)
+    host = host_named(options.host)
     if own["part"] == "recall":
         return recalled(
             host,
@@ -128,11 +127,6 @@ def _trainings(options: Options) -> list[Unit]:
         for layout in options.trained
         for rows in (options.rows if layout != "span" else options.rows[:1])
     ]
-
-
-@cache
-def _host(id: str) -> Host:
-    return load(id)
 
 
 def _counted(name: str, counts: Sequence[Done]) -> Table:

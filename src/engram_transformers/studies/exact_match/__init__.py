@@ -1,1 +1,1 @@
-"""Exact match: which trained memory says the taught value of a key, and what else it changes."""
+"""Exact match: which trained memory says what it was taught, and what else it changes."""

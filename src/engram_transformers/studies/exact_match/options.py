@@ -8,11 +8,12 @@ from engram_transformers.errors import BadInput
 
 REAL = 165
 "Keys of the set that have real values."
+SETS = ("lookup", "patterns")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Ways with late blocks take about five minutes on an idle core, hashed ones half an hour."""
+    """Of 500 keys late ways take about five minutes on an idle core, hashed ones half an hour."""
 
     ways: tuple[str, ...] = (
         "bare host",
@@ -25,8 +26,10 @@ class Options:
         "bias",
     )
     "What is trained; `plan` lists them all."
+    sets: tuple[str, ...] = SETS
+    "What is taught: keys with values (`lookup`), or beginnings with their ends (`patterns`)."
     facts: int = 500
-    "Keys that are taught: 165 with real values, the rest random."
+    "Keys of `lookup` that are taught: 165 with real values, the rest random."
     seeds: int = 1
     "Trainings of each way."
     late: int = 26
@@ -36,7 +39,7 @@ class Options:
     rows: int = 10_000
     "Rows of each table of n-grams."
     asked: int = 500
-    "Keys that are asked by generation, drawn; all of them are real ones first."
+    "Keys of `lookup` that are asked by generation, drawn; all of them are real ones first."
     host: str = "smollm2-135m"
     "The host, by name or folder."
 
@@ -45,3 +48,6 @@ class Options:
             raise BadInput(f"facts is {self.facts}; the {REAL} real keys are always taught")
         if self.seeds < 1 or self.asked < 1:
             raise BadInput(f"seeds={self.seeds}, asked={self.asked}: either is at least 1")
+        for name in self.sets:
+            if name not in SETS:
+                raise BadInput(f"no set is called {name!r}; use {' or '.join(SETS)}")

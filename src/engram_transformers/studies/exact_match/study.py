@@ -1,20 +1,18 @@
-"""Which trained memory says the value of a key exactly, and what else does it change?
+"""Which trained memory says what it was taught exactly, and what else does it change?
 
-The third seed's main experiment: 500 and 5,000 keys, with LoRA, an Engram, both and neither, and
-the controls that it lacked: adapters of another kind, zeroed tables, shuffled rows, keys that were
-never taught, and talk about other things.
+The third seed's main experiments: 500 and 5,000 keys, and its patterns, with LoRA, an Engram, both
+and neither, and the controls that it lacked: adapters of another kind, zeroed tables, shuffled
+rows, what was never taught, and talk about other things.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
-from engram_transformers.api import Host, load
 from engram_transformers.errors import BadInput
-from engram_transformers.evaluation.metrics import Measure, wilson
 from engram_transformers.studies.exact_match.options import Options
+from engram_transformers.studies.exact_match.sets import taught
 from engram_transformers.studies.exact_match.training import kinds, tried
 from engram_transformers.studies.options import configured
 from engram_transformers.studies.study import (
@@ -28,12 +26,17 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
+from engram_transformers.studies.trained import host_named, pooled
 
 CONTROLS = ("tables zeroed", "rows shuffled")
+PLANNING = ("ways", "sets", "seeds")
+OWN = {"lookup": ("facts", "asked"), "patterns": ()}
+"Options that decide about one set alone."
+Groups = dict[str, list[dict[str, Any]]]
 
 
 def plan(options: Options) -> list[Unit]:
-    """A unit for each way and seed."""
+    """A unit for each set, way and seed."""
     for way in options.ways:
         try:
             kinds(way, options, blocks=options.late + 1)
@@ -41,108 +44,131 @@ def plan(options: Options) -> list[Unit]:
             names = ", ".join(Options().ways)
             raise BadInput(f"no way is called {way!r}; there are {names}") from None
     return [
-        Unit(
-            f"{way}, {options.facts} keys, seed {seed}",
-            settings_of(options, but=("ways", "seeds"), way=way, seed=seed),
-        )
+        _unit(options, name, way, seed)
+        for name in options.sets
         for way in options.ways
         for seed in range(options.seeds if way != "bare host" else 1)
     ]
+
+
+def _unit(options: Options, name: str, way: str, seed: int) -> Unit:
+    foreign = (own for other, mine in OWN.items() if other != name for own in mine)
+    settings = settings_of(options, but=(*PLANNING, *foreign), **{"set": name}, way=way, seed=seed)
+    return Unit(f"{way}, {_what(name, options)}, seed {seed}", settings)
+
+
+def _what(name: str, options: Options) -> str:
+    return f"{options.facts} keys" if name == "lookup" else name
 
 
 def measure(unit: Unit, told: Told) -> dict[str, Any]:
     """Train one way with one seed and ask it."""
     own = unit.settings
     options: Options = configured(Options, own["options"])
-    return tried(_host(options.host), own["way"], options, seed=own["seed"], told=told)
+    material = taught(own["set"], options, seed=own["seed"])
+    host = host_named(options.host)
+    return tried(host, own["way"], options, material, seed=own["seed"], told=told)
 
 
 def conclude(options: Options, done: Sequence[Done]) -> Findings:
-    """Exact answers over all keys and by category, controls, and what else changed."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """By set: exact answers over all and by category, controls, and what else changed."""
+    tables = [
+        table
+        for name in options.sets
+        for table in _tables(_what(name, options), _groups(done, name))
+        if table.rows
+    ]
+    return Findings(tuple(tables), notes=NOTES)
+
+
+def _groups(done: Sequence[Done], name: str) -> Groups:
+    """Runs of a set by way."""
+    groups: Groups = {}
     for one in done:
-        groups.setdefault(one.unit.settings["way"], []).append(one.measured)
-    tables = (
-        Table(
-            f"{options.facts} keys: values said exactly",
-            "share of the asked keys",
-            tuple(_overall(groups)),
-            "Greedy generation with a natural end, behind the taught key.",
-        ),
-        Table("By category", "share of the asked keys", tuple(_by_category(groups))),
-        Table(
-            "Controls",
-            "share of the real keys said exactly",
-            tuple(_controls(groups)),
-            "The trained Engram with its tables zeroed, and with its rows in another order.",
-        ),
-        Table(
-            "What else changed",
-            "share of the prompts whose logits are those of the bare host, bit for bit",
-            tuple(_changed(groups)),
-            "Keys that were not taught, and talk. Same beginning: share whose first eight tokens "
-            "of an answer are the bare host's.",
-        ),
+        if one.unit.settings["set"] == name:
+            groups.setdefault(one.unit.settings["way"], []).append(one.measured)
+    return groups
+
+
+def _tables(what: str, groups: Groups) -> Iterator[Table]:
+    yield Table(
+        f"{what}: answers said exactly",
+        "share of what was taught and is asked",
+        tuple(_overall(groups)),
+        "Greedy generation with a natural end, behind the taught prompt.",
     )
-    return Findings(tuple(table for table in tables if table.rows), notes=NOTES)
+    yield Table(f"{what}: by category", "share said exactly", tuple(_parts(groups, "taught")))
+    yield Table(
+        f"{what}: what was not taught",
+        "share said exactly",
+        tuple(_parts(groups, "besides")),
+        "Held out: others of the same categories, taught in no form. Other prefixes: what was "
+        "taught, behind words that were not.",
+    )
+    yield Table(
+        f"{what}: controls",
+        "share said exactly",
+        tuple(_controls(groups)),
+        "The trained Engram with its tables zeroed, and with its rows in another order; of keys, "
+        "the real ones are asked.",
+    )
+    yield Table(
+        f"{what}: what else changed",
+        "share of the prompts whose logits are those of the bare host, bit for bit",
+        tuple(_changed(groups)),
+        "Prompts of the same kind that were not taught, and talk. Same beginning: share whose "
+        "first eight tokens of an answer are the bare host's.",
+    )
 
 
 NOTES = (
     "`engram, n-grams` and `engram, unigram` act before the second block and see the last tokens "
-    "read; the value stands behind the chat template's marker, so what they add to the key has to "
-    "be carried there by attention. `engram, whole keys` acts late and knows the whole key.",
+    "read. The value of a key stands behind the chat template's marker, so what they add to the "
+    "key has to be carried there by attention; patterns are plain text and end where their answer "
+    "begins. `engram, whole keys` acts late and knows the whole prompt.",
 )
 
 
-def _overall(groups: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
+def _overall(groups: Groups) -> Iterator[Row]:
     for way, runs in groups.items():
-        counts = [pair for run in runs for pair in run["taught"].values()]
+        counts = [count for run in runs for count in run["taught"].values()]
         more = {
             name: round(sum(run[name] for run in runs) / len(runs), 4)
             for name in ("parameters", "epochs", "seconds of training")
             if all(name in run for run in runs)
         }
-        yield row(way, _share(counts), seeds=len(runs), more=more)
+        yield row(way, pooled(counts), seeds=len(runs), more=more)
 
 
-def _by_category(groups: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
+def _parts(groups: Groups, what: str) -> Iterator[Row]:
     for way, runs in groups.items():
-        for category in runs[0]["taught"]:
-            counts = [run["taught"][category] for run in runs]
-            yield row(f"{way}, {category}", _share(counts), seeds=len(runs))
+        for name in runs[0][what]:
+            counts = [run[what][name] for run in runs]
+            among = round(sum(c[1] for c in counts) / sum(c[2] for c in counts), 4)
+            more = {"among other words": among}
+            yield row(f"{way}, {name}", pooled(counts), seeds=len(runs), more=more)
 
 
-def _controls(groups: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
+def _controls(groups: Groups) -> Iterator[Row]:
     for way, runs in groups.items():
         for control in CONTROLS:
             if control in runs[0]:
                 counts = [run[control] for run in runs]
-                yield row(f"{way}, {control}", _share(counts), seeds=len(runs))
+                yield row(f"{way}, {control}", pooled(counts), seeds=len(runs))
 
 
-def _changed(groups: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
+def _changed(groups: Groups) -> Iterator[Row]:
     for way, runs in groups.items():
-        for what in ("other keys", "talk"):
-            counts = [(run[what][0], run[what][2]) for run in runs]
-            same = sum(run[what][1] for run in runs) / sum(run[what][2] for run in runs)
+        for what in ("not taught", "talk"):
+            counts = [run[what] for run in runs]
+            same = sum(count[1] for count in counts) / sum(count[2] for count in counts)
             more = {"same beginning": round(same, 4)}
-            yield row(f"{way}, {what}", _share(counts), seeds=len(runs), more=more)
-
-
-def _share(counts: Sequence[Sequence[int]]) -> Measure:
-    n = sum(count[1] for count in counts)
-    found = wilson(sum(count[0] for count in counts), n)
-    return Measure(found.value, found.low, found.high, n)
-
-
-@cache
-def _host(id: str) -> Host:
-    return load(id)
+            yield row(f"{way}, {what}", pooled(counts), seeds=len(runs), more=more)
 
 
 STUDY = Study(
     name="exact_match",
-    question="Which trained memory says the value of a key exactly, and what else does it change?",
+    question="Which trained memory says what it was taught exactly, and what else does it change?",
     Options=Options,
     plan=plan,
     measure=measure,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
-from engram_transformers.api import Host, load
+from engram_transformers.api import Host
 from engram_transformers.attach import attach
 from engram_transformers.errors import BadInput
 from engram_transformers.evaluation.metrics import Measure, wilson
@@ -31,6 +30,7 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
+from engram_transformers.studies.trained import host_named
 from engram_transformers.types import Fact
 
 TRAINED_APART = "projection trained on other facts"
@@ -58,7 +58,7 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
     """Write facts in one way, and count those that the host then says in full."""
     own = unit.settings
     options: Options = configured(Options, own["options"])
-    host = _host(options.host)
+    host = host_named(options.host)
     facts, others = facts_of(own["set"], options.facts, seed=own["seed"])
     rate = STILL if own["way"] == TRAINED_APART else None
     memory = open_memory(host, own["layer"], options, seed=own["seed"], rate=rate)
@@ -127,11 +127,6 @@ def _rows(done: Sequence[Done], name: str) -> Iterator[Row]:
 def _first(host: Host, fact: Fact) -> int:
     form = host.tokens.ask_form
     return host.tokens.answer_ids(fact.prompt, fact.answer, form=form)[0]
-
-
-@cache
-def _host(id: str) -> Host:
-    return load(id)
 
 
 STUDY = Study(

@@ -1,0 +1,1 @@
+"""The demonstrations that the third seed proposed, each with its controls."""
