@@ -65,7 +65,9 @@ def laws(model: Any, texts: Sequence[Text], *, pad: int) -> dict[str, float]:
         "token by token": max(_gap(_cached(model, t.row, t.prompt, 1), w) for t, w in pairs),
         "in chunks": max(_gap(_cached(model, t.row, CHUNK, CHUNK), w) for t, w in pairs),
         "padded on the left": _gap_of_padded(model, pairs, pad=pad),
-        "one token after another text": max(_gap_of_one(model, pairs, i) for i in range(len(pairs))),
+        "one token after another text": max(
+            _gap_of_one(model, pairs, i) for i in range(len(pairs))
+        ),
         "spread": float(torch.cat([w.flatten() for w in whole]).std()),
     }
     return {**found, **{name: _alike(model, texts, pad, name) for name in SHARES}}

@@ -77,13 +77,19 @@ class Options:
 
 def main() -> None:
     options, python, out = _arguments()
+    came = origin()
+    with tempfile.TemporaryDirectory() as folder, other_side(python) as theirs:
+        runs: list[Row] = []
+        for run in compared(options, host_folder(options, Path(folder)), theirs):
+            runs.append(run)
+            print(json.dumps(run), flush=True)
+            # Kept at once: a comparison that is stopped has what it measured.
+            _store(out, options.host, {"options": vars(options), "runs": runs, "provenance": came})
+
+
+def _store(out: Path, host: str, result: Row) -> None:
     stored = json.loads(out.read_text()) if out.exists() else {}
-    with tempfile.TemporaryDirectory() as folder:
-        host = host_folder(options, Path(folder))
-        with other_side(python) as theirs:
-            runs = list(compared(options, host, theirs))
-    result = {"options": vars(options), "runs": runs, "provenance": origin()}
-    out.write_text(json.dumps({**stored, options.host: result}, indent=1) + "\n")
+    out.write_text(json.dumps({**stored, host: result}, indent=1) + "\n")
 
 
 def _arguments() -> tuple[Options, Path, Path]:
@@ -93,9 +99,7 @@ def _arguments() -> tuple[Options, Path, Path]:
     for name, default in vars(Options()).items():
         several = isinstance(default, tuple)
         kind = type(default[0] if several else default)
-        parser.add_argument(
-            f"--{name}", type=kind, nargs="+" if several else None, default=default
-        )
+        parser.add_argument(f"--{name}", type=kind, nargs="+" if several else None, default=default)
     given = vars(parser.parse_args())
     python, out = given.pop("python"), given.pop("out")
     many = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
@@ -154,7 +158,8 @@ def task_of(options: Options, folder: Path) -> Row:
         "pad": host.tokenizer.pad_token_id,
         "taught": taught,
         "held_out": held_out,
-        "asked": taught[:: -(-2 * len(taught) // ASKED)] + held_out[:: -(-2 * len(held_out) // ASKED)],
+        "asked": taught[:: -(-2 * len(taught) // ASKED)]
+        + held_out[:: -(-2 * len(held_out) // ASKED)],
         "memory": {**memory, **listed},
         "threads": options.threads,
     }
@@ -196,16 +201,16 @@ def compared(options: Options, folder: Path, theirs: Any) -> Iterator[Row]:
                 how = {"arguments": training(options, rate=rate, seed=seed), "seed": seed}
                 task = {**common, **how, "branches": branches, "bare": first}
                 found = ours(task) if side == "ours" else theirs(task)
-                run = {"side": side, "rate": rate, "seed": seed, **found}
-                print(json.dumps(run), flush=True)
-                yield run
+                yield {"side": side, "rate": rate, "seed": seed, **found}
 
 
 def ours(task: Row) -> Row:
     """Train ours on one task, as `engram_peft_side.measured` does theirs."""
     torch.set_num_threads(task["threads"])
     host = load_host(task["host"], dtype=torch.float32)
-    texts = {n: [Text(tuple(ids), p) for ids, p in task[n]] for n in ("taught", "held_out", "asked")}
+    texts = {
+        n: [Text(tuple(ids), p) for ids, p in task[n]] for n in ("taught", "held_out", "asked")
+    }
     before = {name: losses(host.model, texts[name]) for name in ("taught", "held_out")}
     bare = laws(host.model, texts["asked"], pad=task["pad"]) if task["bare"] else None
     model = _with_memory(host, task)
