@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import decoding, engram_peft, engram_peft_side
 from benchmarks.decoding import GAPS, SHARES, Text
 from benchmarks.engram_peft import Options, host_folder, ours, task_of, training
+from benchmarks.engram_peft_table import tables
+
+from engram_transformers.experiments.provenance import origin
 from hosts import tiny
 
 OPTIONS = Options(facts=4, steps=12, batch=2, rows=50, width=4, heads=2)
@@ -27,13 +30,27 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**task_of(OPTIONS, folder), **how}
 
 
-def test_ours_learns_and_says_the_same_however_it_reads(task: dict[str, Any]) -> None:
-    found = ours(task)
+@pytest.fixture(scope="module")
+def found(task: dict[str, Any]) -> dict[str, Any]:
+    return ours(task)
+
+
+def test_ours_learns_and_says_the_same_however_it_reads(found: dict[str, Any]) -> None:
     assert found["taught"]["loss"] < 0.7 * found["untrained"]["taught"]["loss"]
     assert found["steps"] == OPTIONS.steps and found["conv"] > 0
     for seen in (found["laws"], found["bare"]):
         assert all(seen[name] < 1e-3 * seen["spread"] for name in GAPS)
         assert all(seen[name] == 1 for name in SHARES)
+
+
+def test_runs_stand_beside_each_other_in_tables(found: dict[str, Any]) -> None:
+    worse = {**found, "held_out": {"loss": found["held_out"]["loss"] + 0.25, "exact": 0.0}}
+    sides = [("ours", found), ("theirs", worse), ("theirs, one branch", worse)]
+    runs = [{"side": side, "rate": 1e-3, "seed": 0, **run} for side, run in sides]
+    text = tables({"tiny": {"options": vars(OPTIONS), "runs": runs, "provenance": origin()}})
+    assert "**tiny**: 4 facts, 12 steps of 2, 2 tables of 50 rows x 4 for each of" in text
+    assert text.count("+0.250") == 2 and f"{found['held_out']['loss']:.3f} | |" in text
+    assert f"| {found['trained']:,} |" in text and "| in chunks |" in text
 
 
 def test_held_out_wordings_are_not_among_the_taught(task: dict[str, Any]) -> None:
