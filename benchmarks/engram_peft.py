@@ -9,7 +9,8 @@ host as a control. engram-peft runs in an environment of its own, which is not m
     python -m benchmarks.engram_peft --python PLACE/bin/python --host smollm2-135m \\
         --facts 48 --steps 60 --seeds 1 --rates 1e-3 3e-3
 
-A result is stored under the name of its host, beside those of others.
+A result is stored under the name of its host, beside those of others. Runs that are stored already,
+of other rates and seeds of the same comparison, are not run again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,17 +78,31 @@ class Options:
 
 def main() -> None:
     options, python, out = _arguments()
-    came = origin()
+    came, runs = origin(), kept(options, out)
+    done = {(run["side"], run["rate"], run["seed"]) for run in runs}
     with tempfile.TemporaryDirectory() as folder, other_side(python) as theirs:
-        runs: list[Row] = []
-        for run in compared(options, host_folder(options, Path(folder)), theirs):
-            runs.append(run)
+        host = host_folder(options, Path(folder))
+        for run in compared(options, host, theirs, done=done):
             print(json.dumps(run), flush=True)
-            # Kept at once: a comparison that is stopped has what it measured.
-            _store(out, options.host, {"options": vars(options), "runs": runs, "provenance": came})
+            runs.append({**run, "provenance": came})
+            _store(out, options.host, {"options": _fixed(options), "runs": runs})
+
+
+def kept(options: Options, out: Path) -> list[Row]:
+    """Runs that are stored already, where no more than rates and seeds differ."""
+    stored = json.loads(out.read_text()) if out.exists() else {}
+    found = stored.get(options.host, {"options": None})
+    return list(found["runs"]) if found["options"] == _fixed(options) else []
+
+
+def _fixed(options: Options) -> Row:
+    varied = ("rates", "seeds")
+    fixed = {name: value for name, value in vars(options).items() if name not in varied}
+    return dict(json.loads(json.dumps(fixed)))  # as it is read back
 
 
 def _store(out: Path, host: str, result: Row) -> None:
+    # After every run: a comparison that is stopped has what it measured, and goes on from there.
     stored = json.loads(out.read_text()) if out.exists() else {}
     out.write_text(json.dumps({**stored, host: result}, indent=1) + "\n")
 
@@ -191,12 +206,16 @@ def training(options: Options, *, rate: float, seed: int) -> Row:
 # -- the sides --------------------------------------------------------------------------------
 
 
-def compared(options: Options, folder: Path, theirs: Any) -> Iterator[Row]:
-    """Every rate and seed on every side, in turns."""
+def compared(
+    options: Options, folder: Path, theirs: Any, *, done: Container[tuple[str, float, int]] = ()
+) -> Iterator[Row]:
+    """Every rate and seed that is not done on every side, in turns."""
     common = task_of(options, folder)
     for rate in options.rates:
         for seed in range(options.seeds):
             for side, branches in SIDES.items():
+                if (side, rate, seed) in done:
+                    continue
                 first = rate == options.rates[0] and seed == 0 and side != "theirs, one branch"
                 how = {"arguments": training(options, rate=rate, seed=seed), "seed": seed}
                 task = {**common, **how, "branches": branches, "bare": first}

@@ -30,7 +30,7 @@ def _host(name: str, result: Row) -> str:
         f"{options['heads']} tables of {options['rows']:,} rows x {options['width']} for each of "
         f"the orders {_listed(options['orders'])}, before blocks {_listed(options['layers'])}"
     )
-    return "\n\n".join([about, _losses(runs), _laws(runs), _origin(result)])
+    return "\n\n".join([about, _losses(runs), _laws(runs), _origin(runs)])
 
 
 def _losses(runs: Sequence[Row]) -> str:
@@ -42,7 +42,7 @@ def _losses(runs: Sequence[Row]) -> str:
         f"| | bare host | {before['held_out']['loss']:.3f} | | {before['taught']['loss']:.3f} | "
         f"{before['taught']['exact']:.3f} | 0 | | |",
     ]
-    for rate in dict.fromkeys(run["rate"] for run in runs):
+    for rate in sorted({run["rate"] for run in runs}):
         ours = _of(runs, rate, "ours")
         sides = {side: _of(runs, rate, side) for side in NAMES}
         lines += [_loss_row(rate, side, these, ours) for side, these in sides.items() if these]
@@ -89,12 +89,13 @@ def _line(title: str, cells: Iterable[str]) -> str:
     return f"| {title} | {' | '.join(cells)} |"
 
 
-def _origin(result: Row) -> str:
-    ours = result["provenance"]
-    theirs = next((run["origin"] for run in result["runs"] if "origin" in run), {})
+def _origin(runs: Sequence[Row]) -> str:
+    commits = dict.fromkeys(f"`{run['provenance']['commit']}`" for run in runs)
+    ours = runs[-1]["provenance"]
+    theirs = next((run["origin"] for run in runs if "origin" in run), {})
     return (
-        f"Ours: commit `{ours['commit']}`, {ours['date']}, {ours['machine']}, one thread, torch "
-        f"{ours['torch']}, transformers {ours['transformers']}. engram-peft "
+        f"Commit {', '.join(commits)}, {ours['date']}, {ours['machine']}, one thread, torch "
+        f"{ours['torch']}, transformers {ours['transformers']}; engram-peft "
         f"{theirs.get('engram-peft')}, torch {theirs.get('torch')}, transformers "
         f"{theirs.get('transformers')}, Python {theirs.get('python')}"
         + (" with `typing.override` added." if theirs.get("typing_override_added") else ".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,19 @@ def test_runs_stand_beside_each_other_in_tables(found: dict[str, Any]) -> None:
     worse = {**found, "held_out": {"loss": found["held_out"]["loss"] + 0.25, "exact": 0.0}}
     sides = [("ours", found), ("theirs", worse), ("theirs, one branch", worse)]
     runs = [{"side": side, "rate": 1e-3, "seed": 0, **run} for side, run in sides]
-    text = tables({"tiny": {"options": vars(OPTIONS), "runs": runs, "provenance": origin()}})
+    runs = [{**run, "provenance": origin()} for run in runs]
+    text = tables({"tiny": {"options": vars(OPTIONS), "runs": runs}})
     assert "**tiny**: 4 facts, 12 steps of 2, 2 tables of 50 rows x 4 for each of" in text
     assert text.count("+0.250") == 2 and f"{found['held_out']['loss']:.3f} | |" in text
     assert f"| {found['trained']:,} |" in text and "| in chunks |" in text
+
+
+def test_what_is_stored_is_kept_unless_the_comparison_is_another(tmp_path: Path) -> None:
+    out, runs = tmp_path / "result.json", [{"side": "ours", "rate": 1e-3, "seed": 0}]
+    assert engram_peft.kept(OPTIONS, out) == []
+    engram_peft._store(out, "tiny", {"options": engram_peft._fixed(OPTIONS), "runs": runs})
+    assert engram_peft.kept(replace(OPTIONS, seeds=1, rates=(1e-2,)), out) == runs
+    assert engram_peft.kept(replace(OPTIONS, steps=13), out) == []
 
 
 def test_held_out_wordings_are_not_among_the_taught(task: dict[str, Any]) -> None:
