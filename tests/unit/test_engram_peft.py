@@ -51,7 +51,7 @@ def test_runs_stand_beside_each_other_in_tables(found: dict[str, Any]) -> None:
     runs = [{**run, "provenance": origin()} for run in runs]
     text = tables({"tiny": {"options": vars(OPTIONS), "runs": runs}})
     assert "**tiny**: 4 facts, 12 steps of 2, 2 tables of 50 rows x 4 for each of" in text
-    assert text.count("+0.250") == 2 and f"{found['held_out']['loss']:.3f} | |" in text
+    assert text.count("+0.250") == 2 and f"{found['held_out']['loss']:.3f} |  |" in text
     assert f"| {found['trained']:,} |" in text and "| in chunks |" in text
 
 
