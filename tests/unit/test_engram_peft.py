@@ -109,11 +109,13 @@ def test_the_other_side_learns_answers_only() -> None:
     assert batch["input_ids"][0, 8:].tolist() == [0, 0]
 
 
-def test_an_environment_without_engram_peft_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_side_that_fails_ends_the_comparison_with_what_it_said(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     task = {"host": "nowhere", "threads": 1}
     with (
         pytest.raises(SystemExit, match="stopped with status 1"),
         engram_peft.other_side(Path(sys.executable)) as theirs,
     ):
         theirs(task)
-    assert "nowhere" in capfd.readouterr().err
+    assert "Traceback" in capfd.readouterr().err
