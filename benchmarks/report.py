@@ -1,7 +1,8 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
-memory does alone. Studies have pages of their own, `docs/studies/NAME.md`.
+memory does alone, `engram_peft` the Engram memory beside another library's. Studies have pages of
+their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engram_peft_table import tables as engram_peft_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
@@ -26,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 COMPARED = RESULTS / "compare"
 STUDIES = RESULTS / "studies"
-PAGES = ("results", "evaluation")
+PAGES = ("results", "evaluation", "memories/engram")
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -48,6 +50,7 @@ def main() -> None:
         "speed": speed_table(),
         "failures": failures(),
         "compare": compare_table(),
+        "engram_peft": engram_peft_table(),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -152,6 +155,12 @@ def compare_table() -> str:
     """The memories beside each other, as `engram report` shows them at a glance."""
     found = read_results(COMPARED) if COMPARED.is_dir() else []
     return master_table(found) if found else "not measured yet"
+
+
+def engram_peft_table() -> str:
+    """Our Engram layer beside engram-peft's."""
+    path = RESULTS / "engram_peft.json"
+    return engram_peft_tables(json.loads(path.read_text())) if path.exists() else "not measured yet"
 
 
 def failures() -> str:
