@@ -36,7 +36,7 @@ def configure(parser: Parser) -> None:
         metavar="KEY=VALUE",
         help="an option of the kind, as layout=span or layers=[20]; may be repeated",
     )
-    parser.add_argument("--valid", metavar="FILE", help="facts to ask after every epoch")
+    parser.add_argument("--valid", metavar="FILE", help="facts to ask on the way, never trained")
     parser.add_argument("--epochs", type=positive, metavar="N", help="times that all is trained")
     parser.add_argument("--batch", type=positive, metavar="N", help="questions in one step")
     parser.add_argument("--lr", type=_rate, metavar="X", help="highest learning rate")

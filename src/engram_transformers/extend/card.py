@@ -14,6 +14,8 @@ from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.extend.run import DESCRIPTION, MEMORY, Trained
 
 CARD, PLOT = "README.md", "loss.png"
+POINTS = 24
+"Of each line, about."
 LEARNED, HELD_OUT = "trained", "held out"
 
 
@@ -25,8 +27,12 @@ def draw_losses(log: Sequence[Mapping[str, float]], path: Path) -> None:
     """
     series = (_series(LEARNED, log, "loss"), _series(HELD_OUT, log, "eval_loss"))
     shown = tuple(one for one in series if one.points)
-    panel = Panel("Loss", "nats a token", shown, x_title="step", lines=True)
-    png(Plot("loss", "Loss", (panel,)), palette([one.label for one in shown], ()), path)
+    panel = Panel("nats a token", "", shown, x_title="step", lines=True)
+    png(
+        Plot("loss", "Loss while training", (panel,)),
+        palette([one.label for one in shown], ()),
+        path,
+    )
 
 
 def write_card(trained: Trained) -> Path:
@@ -93,4 +99,6 @@ def _row(what: str, found: Measure) -> str:
 
 def _series(label: str, log: Sequence[Mapping[str, float]], name: str) -> Series:
     found = [(entry["step"], float(entry[name])) for entry in log if name in entry]
+    # Every point has a mark: of a long log some are drawn, the last one always.
+    found = found[:: max(1, len(found) // POINTS)] + found[-1:]
     return Series(label, tuple((step, Measure(loss, loss, loss, 1)) for step, loss in found))

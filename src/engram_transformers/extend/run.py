@@ -32,6 +32,8 @@ from engram_transformers.types import Fact
 Told = Callable[[str, int, int], None]
 "Is told what is under way, how much more of it is done, and how much there is."
 DESCRIPTION, LOG, MEMORY = "run.json", "log.json", "memory"
+PAUSES = 20
+"Checkpoints, and looks at held-out facts, in a run at most."
 KEPT = 2
 "Checkpoints that stay."
 
@@ -87,7 +89,7 @@ def train_memory(
     """Train a new memory on facts, check each by what the host then says, and store what holds.
 
     Args:
-        held_out: facts that are asked after every epoch and never trained.
+        held_out: facts that are asked now and then, and never trained.
         resume: go on from the newest checkpoint of an interrupted run of the same kind.
         said: is told losses and rates as they come.
 
@@ -149,6 +151,8 @@ def _trainer(
     steps = -(-questions // batch)
     # A few facts make few steps an epoch.
     epochs = options.epochs or max(one.epochs, -(-LEAST // steps))
+    # An epoch of a few facts is over in no time.
+    pause = max(steps, steps * epochs // PAUSES)
     arguments = TrainingArguments(
         output_dir=str(folder),
         learning_rate=options.learning_rate or one.learning_rate,
@@ -158,8 +162,10 @@ def _trainer(
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         logging_steps=max(1, steps * epochs // 100),
-        eval_strategy="epoch" if held_out else "no",
-        save_strategy="epoch",
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=pause,
+        save_strategy="steps",
+        save_steps=pause,
         save_total_limit=KEPT,
         disable_tqdm=True,
         report_to="none",

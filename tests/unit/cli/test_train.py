@@ -64,7 +64,7 @@ def test_an_interrupted_training_goes_on_and_nothing_is_overwritten(
     with monkeypatch.context() as patch:
         patch.setattr(running._Telling, "on_step_end", stop)
         assert engram("train", str(facts), "-o", "part", *FAST).status == 130
-    assert (tmp_path / "part" / "checkpoint-4").is_dir()
+    assert list((tmp_path / "part").glob("checkpoint-*"))
     assert "--resume" in engram("train", str(facts), "-o", "part", *FAST).err
     other = engram("train", str(facts), "-o", "part", "--resume", *FAST, "--seed", "1")
     assert other.status == 2 and "other options" in other.err
