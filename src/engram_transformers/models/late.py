@@ -74,7 +74,7 @@ class LatePass:
             positions: (batch, time) of rows that hold several texts, each counted from 0; the
                 host then tells them apart by that, and not by the mask.
         """
-        past = self._late_past(len(ids)) if self.shared else None
+        past = self._prefix_past(len(ids), below) if self.shared else None
         with _left_out(self.adapter, below):
             return self._run(ids, mask, positions, past)
 
@@ -160,8 +160,13 @@ class LatePass:
             past.batch_repeat_interleave(rows)
         return past
 
-    def _late_past(self, rows: int) -> Any:
-        """The same by the late blocks alone; the gradient flows through it."""
+    def _prefix_past(self, rows: int, below: Below | None) -> Any:
+        """The same by the late blocks alone, where no others will read it; gradients flow through.
+
+        A batch of which nothing was kept runs through all blocks, and all have to know the prefix.
+        """
+        if below is None:
+            return self._past(rows)
         with _left_out(self.adapter, self._below):
             past = self._past(rows)
         for layer, (keys, values) in enumerate(self._sizes):

@@ -36,6 +36,9 @@ def test_a_late_pass_equals_a_full_one(name: str, prefix: Any) -> None:
         found, whole = late(ids, mask, below), late.whole(ids, mask)
         real = mask.bool()
         assert torch.allclose(found[real], whole[real], atol=1e-4, rtol=1e-4)
+        # There is not room for everything: of some batches nothing is kept.
+        unkept = late(ids, mask, None)
+        assert torch.allclose(unkept[real], whole[real], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prefix", [(), PREFIX], ids=["rows", "shared"])
