@@ -7,7 +7,6 @@ standing still (`models/late.py`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -110,12 +109,9 @@ class Passes:
         assert place.layer is not None
         self.adapter, self.place = adapter, place
         self.block = adapter.layers[place.layer]
-        self.late = LatePass(adapter, place.layer + 1, prefix=prefix)
+        self.late = LatePass(adapter, place.layer + 1, prefix=prefix, settled=True)
         self.plain = LatePass(adapter, place.layer + 1)
         self.prefix = tuple(prefix)
-        self._past: dict[torch.device, Any] = {}
-        self._found: dict[LatePass, Below | None] = {}
-        "What each way to run gave for its first batch; None where it cannot leave blocks out."
 
     @torch.no_grad()
     def read(self, texts: Sequence[Text]) -> Batch:
@@ -124,16 +120,14 @@ class Passes:
         late = self.late if skip else self.plain
         read = [(*one.prompt, *one.answer[:-1])[skip:] for one in texts]
         ids, mask = padded(read, device=self.adapter.device)
-        with self._bare():
-            if late not in self._found:
-                self._found[late] = late.keep(ids, mask)
-            found = self._found[late]
-            if found is None and skip:
-                # What is added could not be told from the prefix then.
-                self.prefix = ()
-                return self.read(texts)
-            with self._watched() as seen:
-                self._run(ids, mask, skip=skip)
+        with self._bare(), self._watched() as seen:
+            below = late.keep(ids, mask)
+            if below is None and not skip:
+                late(ids, mask, None)
+        if skip and (below is None or not late.shared):
+            # What is added could not be told from the prefix then.
+            self.prefix = ()
+            return self.read(texts)
         width = ids.shape[1]
         x, out = (by_rows(each[-1], len(texts))[:, -width:] for each in (seen.x, seen.out))
         at = [
@@ -143,7 +137,7 @@ class Passes:
         ]
         where = torch.tensor(at, dtype=torch.long, device=ids.device).view(-1, 3)
         rows, columns, wanted = where.unbind(dim=1)
-        below = found and replace(found, states=out)
+        below = below and replace(below, states=out)
         return Batch(tuple(texts), ids, mask, rows, columns, wanted, below, x, out)
 
     def logits(self, batch: Batch, added: Tensor) -> Tensor:
@@ -179,26 +173,6 @@ class Passes:
         with self._bare(), all_blocks(self.adapter), self._watched() as seen:
             self.adapter.decoder(input_ids=given, use_cache=False)
         return by_rows(seen.x[-1], 1)[0]
-
-    def _run(self, ids: Tensor, mask: Tensor, *, skip: int) -> None:
-        """One ordinary call of the host, behind the prefix where that is left out."""
-        given: dict[str, Any] = {"use_cache": False}
-        if skip:
-            mask = torch.cat([mask.new_ones(len(ids), skip), mask], dim=1)
-            given = {"use_cache": True, "past_key_values": self._prefix_past(len(ids))}
-        self.adapter.decoder(input_ids=ids, attention_mask=mask, **given)
-
-    def _prefix_past(self, rows: int) -> Any:
-        """A cache of the prefix for so many rows; the prefix is read once and for all."""
-        device = self.adapter.device
-        if device not in self._past:
-            ids = torch.tensor([self.prefix], device=device)
-            cache = self.adapter.decoder(input_ids=ids, use_cache=True).past_key_values
-            self._past[device] = cache
-        past = copy.deepcopy(self._past[device])
-        if rows > 1:
-            past.batch_repeat_interleave(rows)
-        return past
 
     def _skip(self, texts: Sequence[Text]) -> int:
         size = len(self.prefix)
