@@ -241,6 +241,22 @@ def routes(host: Host) -> dict[str, Any]:
     }
 
 
+def test_what_the_bare_host_writes_is_what_it_would_without_a_cache(architecture: str) -> None:
+    host = host_of(architecture)
+    ids = host.tokens.prompt_ids(OPEN[0], form="chat")
+    with attach(host.model, disturb(fresh("engram", host))):
+        found = SilencedHost(host.adapter).written(np.array(ids), tokens=6, stop=None)
+    expected, stop = [], 0
+    for _ in range(6):
+        logits = host.model(torch.tensor([ids]), use_cache=False).logits[0, -1].detach()
+        top = torch.softmax(logits.float(), -1).max(dim=0)
+        expected.append(float(top.values))
+        ids = [*ids, stop := int(top.indices)]
+    assert found == pytest.approx(expected, rel=1e-3)
+    bare, prompt = SilencedHost(host.adapter), np.array(ids[:-6])
+    assert len(bare.written(prompt, tokens=6, stop=stop)) == ids[-6:].index(stop) + 1
+
+
 @pytest.mark.parametrize("name", ["learned", "unsure"])
 def test_routes_by_the_hosts_own_states(architecture: str, name: str) -> None:
     host = host_of(architecture)

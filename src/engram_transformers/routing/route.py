@@ -42,6 +42,6 @@ class BareHost(Protocol):
         """(hidden,) in float32: the state of the prompt's last token behind a block."""
         ...
 
-    def logits(self, prompt: Ids) -> Tensor:
-        """(vocab,) in float32: what the host makes of the prompt's last token."""
+    def written(self, prompt: Ids, *, tokens: int, stop: int | None) -> list[float]:
+        """The probability of each token that it writes greedily, `tokens` at most, `stop` last."""
         ...

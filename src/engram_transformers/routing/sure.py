@@ -1,9 +1,10 @@
 """A route that leaves a host alone where it is sure of its answer already.
 
 A memory that was taught a fact which the host knew can only spoil it: the third seed's capitals
-fell from two of nine to none. How sure the host is, is the probability of its first choice at the
-prompt's end, read in one pass without any memory. That pass is what the route costs: decoding is
-not slower, but every prompt is read twice.
+fell from two of nine to none. How sure the host is, is the geometric mean of the probabilities of
+the tokens with which its own answer begins, written without any memory. That is what the route
+costs: so many tokens a prompt, once, before it is read. The first token alone would be cheaper and
+tells next to nothing: in a chat it is often `The` (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -12,39 +13,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from engram_transformers.errors import BadInput
 from engram_transformers.routing.route import BareHost, Ids, Routing
 
-SURE = 0.9
-"Probability of the first choice from which a host counts as sure, where nobody calibrated it."
+SURE = 0.75
+"From which mean probability a host counts as sure, where nobody calibrated it."
+WRITTEN = 16
+"Tokens of the host's own answer that are looked at."
 
 
 @dataclass(frozen=True)
 class UnsureRoute:
-    """Open where the host alone is not sure how its answer begins.
+    """Open where the host alone is not sure of its answer.
 
-    It is sure of how to begin, which in a chat is often `The`: calibrate the threshold on questions
-    asked in the form in which it will be used.
+    Calibrate the threshold (`cutoff`) on questions asked in the form in which it will be used.
+
+    Args:
+        stop: the token that ends an answer; what comes behind it does not count.
     """
 
     host: BareHost
     threshold: float = SURE
+    tokens: int = WRITTEN
+    stop: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise BadInput(f"a threshold of {self.threshold} is no probability; use 0 to 1")
+        if self.tokens < 1:
+            raise BadInput(f"an answer's first {self.tokens} tokens tell nothing; use 1 or more")
 
     def decide(self, prompt: Ids) -> Routing:
         """May a memory act on a prompt of these ids?"""
-        top = self.sureness(prompt)
-        reason = f"the host gives its first choice a probability of {top:.3f}"
-        return Routing(top < self.threshold, top, self.threshold, reason)
+        mean = self.sureness(prompt)
+        reason = f"the host gives the tokens of its own answer a mean probability of {mean:.3f}"
+        return Routing(mean < self.threshold, mean, self.threshold, reason)
 
     def sureness(self, prompt: Ids) -> float:
-        """The probability of the bare host's first choice at the prompt's end."""
-        return float(torch.softmax(self.host.logits(prompt), dim=-1).max())
+        """The geometric mean probability of the tokens that the bare host would begin with."""
+        written = self.host.written(prompt, tokens=self.tokens, stop=self.stop)
+        return float(np.exp(np.mean(np.log(written))))
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def cutoff(sureness: Sequence[float], right: Sequence[bool], *, wanted: float = 
     """The lowest threshold from which on a host alone is right often enough.
 
     Args:
-        sureness: of the host's first choice on each question, from 0 to 1.
+        sureness: of the host's answer to each question, from 0 to 1.
         right: whether it alone answers that question rightly.
         wanted: share of the bypassed questions that it has to answer rightly.
 

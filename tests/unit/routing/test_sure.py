@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from engram_transformers.errors import BadInput
 from engram_transformers.routing.sure import UnsureRoute, cutoff
@@ -13,23 +12,30 @@ PROMPT = np.array([3, 4, 5])
 
 
 class Fixed:
-    """A host with the same logits for everything."""
+    """A host that writes tokens of the same probabilities after everything."""
 
-    def __init__(self, top: float) -> None:
-        rest = (1 - top) / 3
-        self.log = torch.tensor([rest, top, rest, rest]).log()
+    def __init__(self, *probabilities: float) -> None:
+        self.probabilities = list(probabilities)
 
     def state(self, prompt, layer):
         raise AssertionError("nobody asks for states")
 
-    def logits(self, prompt):
-        return self.log
+    def written(self, prompt, *, tokens, stop):
+        return self.probabilities[:tokens]
 
 
 def test_open_where_the_host_is_not_sure() -> None:
     sure, unsure = UnsureRoute(Fixed(0.95)).decide(PROMPT), UnsureRoute(Fixed(0.4)).decide(PROMPT)
     assert not sure.open and sure.score == pytest.approx(0.95) and "0.950" in sure.reason
     assert unsure.open and unsure.score == pytest.approx(0.4)
+
+
+def test_the_whole_answer_counts_and_not_how_it_begins() -> None:
+    host = Fixed(1.0, 0.25, 0.25)
+    assert UnsureRoute(host).sureness(PROMPT) == pytest.approx(0.0625 ** (1 / 3))
+    assert UnsureRoute(host, tokens=1).sureness(PROMPT) == 1.0
+    with pytest.raises(BadInput, match="first 0 tokens"):
+        UnsureRoute(host, tokens=0)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5])

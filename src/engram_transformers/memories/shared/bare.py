@@ -21,7 +21,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SilencedHost:
-    """Reads prompts one by one, without cache, padding or memory: the same bits every time."""
+    """Reads prompts one by one, without padding or memory: the same bits every time."""
 
     adapter: Adapter
 
@@ -37,11 +37,19 @@ class SilencedHost:
             ids = self._ids(prompt)
             return inputs_at(self.adapter, place, ids, torch.ones_like(ids))[0].float()
 
-    def logits(self, prompt: Ids) -> Tensor:
-        """(vocab,) in float32: what the host makes of the prompt's last token."""
+    def written(self, prompt: Ids, *, tokens: int, stop: int | None) -> list[float]:
+        """The probability of each token that it writes greedily, `tokens` at most, `stop` last."""
+        found: list[float] = []
         with self._bare():
-            states = self.adapter.decoder(input_ids=self._ids(prompt), use_cache=False)[0]
-            return self.adapter.logits(states[:, -1])[0]
+            ids, past = self._ids(prompt), None
+            while True:
+                out = self.adapter.decoder(input_ids=ids, past_key_values=past, use_cache=True)
+                past = out.past_key_values
+                top = torch.softmax(self.adapter.logits(out[0][:, -1])[0].float(), -1).max(dim=0)
+                found.append(float(top.values))
+                if len(found) == tokens or int(top.indices) == stop:
+                    return found
+                ids = top.indices.view(1, 1)
 
     def _ids(self, prompt: Ids) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(prompt))[None].to(self.adapter.device)

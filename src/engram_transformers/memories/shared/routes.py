@@ -41,7 +41,7 @@ def open_route(
     if name == "rules":
         route = RuleRoute(tokens)
     elif name == "unsure":
-        route = UnsureRoute(host)
+        route = UnsureRoute(host, stop=tokens.stop)
     elif name == "learned":
         route = LearnedRoute(_gate(gate, adapter, tokens), host)
     return route if route is None or threshold is None else replace(route, threshold=threshold)

@@ -20,8 +20,9 @@ NOTES = (
     "memory of whole keys has no use for what a value means.",
     "3: a route decides for a whole prompt, before any of it is read. `always` is no route. "
     "`rules` also opens for questions that begin as questions for one fact do, such as those for "
-    "capitals; `unsure` closes where the bare host is sure of its first choice: above a "
-    "probability that is calibrated on other capitals and on facts that were made up.",
+    "capitals; `unsure` closes where the bare host is sure of its own answer: above a "
+    "mean probability of its first tokens that is calibrated on other capitals and on facts that "
+    "were made up.",
     "4: a trained memory has been taught its facts before, by training; nothing is written while "
     "the text is read.",
     "5, the pre-populated memory, is the study `prepopulation`.",

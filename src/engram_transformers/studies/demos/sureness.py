@@ -34,9 +34,9 @@ def questions() -> list[Question]:
 
 
 def calibrated(host: Host, told: Told) -> Cutoff:
-    """From which probability of its first choice on the bare host is right on 95 % of those."""
+    """From which mean probability of its answer on the bare host is right on 95 % of those."""
     asked = questions()
     right = [case.contains or case.exact for case in answers(host, asked, told)]
-    route = UnsureRoute(SilencedHost(host.adapter))
+    route = UnsureRoute(SilencedHost(host.adapter), stop=host.tokens.stop)
     prompts = host.prompts([question.text for question in asked], form=host.tokens.ask_form)
     return cutoff([route.sureness(np.array(ids)) for ids in prompts], right)
