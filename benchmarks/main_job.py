@@ -73,7 +73,7 @@ def run(host: Host, job: Job, options: argparse.Namespace) -> dict[str, Any]:
             Path(folder) / "memory", address=options.address, encoder=options.encoder
         ) as memory,
     ):
-        receipt = memory.teach(job.facts, check=not options.no_check, progress=_Ticker(job.name))
+        receipt = memory.teach(job.facts, check=not options.no_check, progress=Ticker(job.name))
         stats = memory.stats()
         taught = [(fact.prompt, fact) for fact in job.facts]
         groups = {"taught": taught, **job.asked}
@@ -116,7 +116,7 @@ def score(
     written = host.generate(
         [tokens.prompt_ids(text, form=form) for text, _ in pairs],
         max_new_tokens=[max(32, len(tokens.encode(fact.answer)) + 8) for _, fact in pairs],
-        progress=_Ticker("asked"),
+        progress=Ticker("asked"),
     )
     said = [tokens.decode_answer(ids) for ids in written]
     right = [exact(text, fact.answer) for text, (_, fact) in zip(said, pairs, strict=True)]
@@ -147,7 +147,7 @@ def one_pass(host: Host, facts: Sequence[Fact], *, form: Form) -> dict[str, Any]
         )
         for fact in facts
     ]
-    verdicts = check(host.adapter, trials, progress=_Ticker("checked")) if trials else []
+    verdicts = check(host.adapter, trials, progress=Ticker("checked")) if trials else []
     return {"n": len(facts), "holds": share(sum(v.holds for v in verdicts), len(facts))}
 
 
@@ -156,7 +156,7 @@ def silence(
 ) -> dict[str, Any]:
     """Prompts that no fact answers: are their logits the bare host's, bit for bit?"""
     ids = [host.tokens.prompt_ids(text, form=form) for text in prompts]
-    equal = bit_equal(host.adapter, ids, progress=_Ticker("compared"))
+    equal = bit_equal(host.adapter, ids, progress=Ticker("compared"))
     loud = [text for text, same in zip(prompts, equal, strict=True) if not same]
     return {
         "n": len(prompts),
@@ -194,7 +194,7 @@ def _drawn(items: Sequence[Any], count: int | None) -> list[Any]:
     return random.Random(0).sample(list(items), count)
 
 
-class _Ticker:
+class Ticker:
     """Says on stderr how far teaching is."""
 
     def __init__(self, name: str) -> None:

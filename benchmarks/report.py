@@ -1,9 +1,10 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
-memory does alone, `engram_peft` the Engram memory beside another library's, `engram_time` what it
-costs, `edits` the memories that write one edit at a time, `studies` which studies were run; these
-have pages of their own, `docs/studies/NAME.md`.
+memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
+`engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `edits` the
+memories that write one edit at a time, `studies` which studies were run; these have pages of their
+own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -15,10 +16,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engram_peft_table import tables as engram_peft_tables
+from benchmarks.unrelated import tables as unrelated_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
@@ -52,10 +55,11 @@ def main() -> None:
         "speed": speed_table(),
         "failures": failures(),
         "compare": compare_table(),
-        "engram_peft": engram_peft_table(),
+        "engram_peft": stored("engram_peft.json", engram_peft_tables),
         "engram_time": engram_time_tables(),
         "studies": studies_table(),
         "edits": edits_table(),
+        "unrelated": stored("unrelated.json", unrelated_tables),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -262,10 +266,10 @@ def _edit_cell(name: str, score: dict[str, float] | None) -> str:
     return f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
 
 
-def engram_peft_table() -> str:
-    """Our Engram layer beside engram-peft's."""
-    path = RESULTS / "engram_peft.json"
-    return engram_peft_tables(json.loads(path.read_text())) if path.exists() else "not measured yet"
+def stored(name: str, tables: Callable[[Any], str]) -> str:
+    """What is shown of a result that has a file of its own."""
+    path = RESULTS / name
+    return tables(json.loads(path.read_text())) if path.exists() else "not measured yet"
 
 
 def failures() -> str:
