@@ -12,14 +12,14 @@ class MemoirConfig:
 
     method: Literal["closed_form", "gradient", "published"] = "closed_form"
     "How an edit is found: solved for, trained, or trained as the released code of the paper does."
-    columns: Literal["own", "shared"] = "own"
-    "Whether each edit has columns of its own, or all write into those of one matrix."
+    shared: bool = False
+    "Whether all edits write into one matrix, as in the paper, and not each into values of its own."
     layer: int = -1
     "The block beside whose feed-forward the memory stands; negative ones count from the end."
     place: Literal["mlp_out", "block_out"] | None = None
     "Beside the feed-forward, or the block where that cannot be added to; filled in when created."
     top_k: int | None = None
-    "Columns that an edit may write to, and features of a mask; None: two in seven, as published."
+    "Features of a mask; None: two in seven, as published."
     match: Literal["words", "mask"] = "words"
     "Whether wording has to agree too before an edit speaks, or its mask alone decides."
     threshold: float | None = None
