@@ -45,6 +45,13 @@ class Vectors:
             self._keys[place] = last
             self._place[last] = place
 
+    def ranked(self, query: Array, keys: Sequence[int]) -> list[tuple[int, float]]:
+        """Some of the keys, nearest to a query (size,) first, with their inner products."""
+        rows = self._matrix[[self._place[key] for key in keys]]
+        products = (rows @ query).tolist()
+        found = zip(keys, products, strict=True)
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
     def nearest(self, queries: Array, count: int) -> list[list[tuple[int, float]]]:
         """For each query (n, size), the keys of the nearest rows with their inner products.
 

@@ -20,8 +20,12 @@ class MemoirConfig:
     "Beside the feed-forward, or the block where that cannot be added to; filled in when created."
     top_k: int | None = None
     "Features of a mask; None: two in seven, as published."
-    match: Literal["words", "mask"] = "words"
-    "Whether wording has to agree too before an edit speaks, or its mask alone decides."
+    match: Literal["meaning", "words", "mask"] | None = None
+    """What has to agree beside the mask: `meaning` and the words, the `words` alone, or nothing.
+
+    None takes `meaning` where its sentence encoder is installed, `words` elsewhere; filled in when
+    the memory is created.
+    """
     threshold: float | None = None
     "Overlap of masks from which an edit may speak; None calibrates it to the host when created."
     prefixes: int = 0
@@ -36,5 +40,7 @@ class MemoirConfig:
     "Edits that it holds."
     seed: int = 42
     "Decides the permutation of masks."
+    encoder_print: str | None = None
+    "Which encoder wrote the vectors of `meaning`; filled in when created."
     host_usual: str | None = None
     "What prompts look like to this host on average; filled in when created."

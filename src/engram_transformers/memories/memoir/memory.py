@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engram_transformers.errors import BadInput, MemoryFull, StoreDamaged
+from engram_transformers.errors import BadInput, MemoryFull, MissingExtra, StoreDamaged
 from engram_transformers.memories.memoir.bits import Words, pack, unpack, width
 from engram_transformers.memories.memoir.calibration import Usual, fingerprinter_for, usual_of
 from engram_transformers.memories.memoir.config import MemoirConfig
@@ -30,11 +30,12 @@ from engram_transformers.memories.memoir.write import (
     by_gradient,
     in_matrix,
 )
+from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.memories.shared.layout import by_rows
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
-from engram_transformers.routing.meaning import Decision
+from engram_transformers.routing.meaning import Decision, MeaningAddress
 from engram_transformers.types import Candidate, Fact, Firing
 
 _numbers = itertools.count(1)
@@ -57,6 +58,7 @@ class Memoir(nn.Module):
 
     Args:
         usual: what prompts look like to the host on average, and how alike they are.
+        meaning: what compares questions by a sentence encoder, if anything does.
     """
 
     Config = MemoirConfig
@@ -69,13 +71,17 @@ class Memoir(nn.Module):
         tokens: HostTokens,
         passes: Passes,
         usual: Usual,
+        meaning: MeaningAddress | None = None,
     ) -> None:
         super().__init__()
         self.config, self.adapter, self.tokens = config, adapter, tokens
         self.passes, self.place = passes, passes.place
         self.fingerprinter = fingerprinter_for(usual.mean, top_k=config.top_k, seed=config.seed)
-        how = Retrieval(_threshold(config, usual), usual.chance, config.match == "words")
-        self.retriever = Retriever(self.fingerprinter, tokens.tokenizer.get_vocab(), how)
+        how = Retrieval(_threshold(config, usual), usual.chance, config.match != "mask")
+        self.meaning = meaning
+        self.retriever = Retriever(
+            self.fingerprinter, tokens.tokenizer.get_vocab(), how, meaning=meaning
+        )
         self.reader = Reader(
             tokens,
             find=self.retriever.decide,
@@ -100,13 +106,16 @@ class Memoir(nn.Module):
             usual = usual_of(passes, tokens, top_k=config.top_k, seed=config.seed)
         else:
             usual = Usual.read(config.host_usual, features=features_at(adapter, place))
+        config, meaning = _matched(config, adapter, tokens)
         config = replace(
             config,
             place="mlp_out" if place.name == "mlp_out" else "block_out",
             host_usual=usual.written(),
             threshold=_threshold(config, usual),
         )
-        return cls(config, adapter=adapter, tokens=tokens, passes=passes, usual=usual)
+        return cls(
+            config, adapter=adapter, tokens=tokens, passes=passes, usual=usual, meaning=meaning
+        )
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -163,10 +172,14 @@ class Memoir(nn.Module):
         texts = [learnt_from(fact, self.tokens, prefixes=self.config.prefixes) for fact in facts]
         payload = self.payload
         shared = payload.weight.clone() if isinstance(payload, SharedMatrix) else None
-        return [
+        deltas = [
             self._written(batch, len(fact.questions), shared=shared, refine=refine)
             for fact, batch in zip(facts, batches(self.passes, texts), strict=True)
         ]
+        if self.meaning is not None:
+            for delta, vectors in zip(deltas, self.meaning.encode_facts(facts), strict=True):
+                delta["vectors"] = torch.from_numpy(vectors).half()
+        return deltas
 
     def add(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
         """Add facts (id, fact, delta) to what the memory knows."""
@@ -182,7 +195,8 @@ class Memoir(nn.Module):
             edit = self._edits[id] = next(self._unused)
             self._facts[edit] = _Kept(id, fact, masks[0], answers)
             self.payload.add(edit, self.mask_of(id).nonzero()[:, 0], delta)
-            self.retriever.add(edit, fact, masks)
+            vectors = delta["vectors"].float().numpy() if self.meaning is not None else None
+            self.retriever.add(edit, fact, masks, vectors)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take facts out again, exactly."""
@@ -278,18 +292,37 @@ def _payload(config: MemoirConfig, adapter: Adapter, usual: Usual) -> Payload:
     return SharedMatrix(adapter.hidden_size, len(usual.mean))
 
 
+def _matched(
+    config: MemoirConfig, adapter: Adapter, tokens: HostTokens
+) -> tuple[MemoirConfig, MeaningAddress | None]:
+    """The configuration with how questions are matched, and what compares them by meaning."""
+    if config.match not in (None, "meaning"):
+        return config, None
+    try:
+        encoder = open_encoder(
+            "minilm", adapter=adapter, tokens=tokens, written_by=config.encoder_print
+        )
+    except MissingExtra:
+        if config.match is not None:
+            raise
+        return replace(config, match="words"), None
+    config = replace(config, match="meaning", encoder_print=encoder.fingerprint)
+    return config, MeaningAddress(encoder)
+
+
 def _threshold(config: MemoirConfig, usual: Usual) -> float:
     if config.threshold is not None:
         return config.threshold
-    return usual.loose if config.match == "words" else usual.strict
+    return usual.strict if config.match == "mask" else usual.loose
 
 
 def _check(config: MemoirConfig, *, blocks: int) -> None:
     """Raise `BadInput` for options that no memory can be made with."""
     for name, able in get_type_hints(MemoirConfig).items():
-        value = getattr(config, name)
-        if get_origin(able) is Literal and value not in get_args(able):
-            raise BadInput(f"{name} is {value!r}; use {' or '.join(map(repr, get_args(able)))}")
+        value, either = getattr(config, name), (able, *get_args(able))
+        words = [word for one in either if get_origin(one) is Literal for word in get_args(one)]
+        if words and value is not None and value not in words:
+            raise BadInput(f"{name} is {value!r}; use {' or '.join(map(repr, words))}")
     for name, value, fits in (
         ("top_k", config.top_k, config.top_k is None or config.top_k >= 1),
         ("threshold", config.threshold, config.threshold is None or 0 <= config.threshold <= 1),

@@ -32,7 +32,7 @@ from engram_transformers.stores.fact_export import lines_of
 from engram_transformers.stores.fact_files import FactFile, Located
 from engram_transformers.types import Fact
 
-OPTIONS: dict[str, Any] = {"kind": "memoir", "top_k": 32, "threshold": 0.93}
+OPTIONS: dict[str, Any] = {"kind": "memoir", "top_k": 32, "threshold": 0.93, "match": "words"}
 "Tiny hosts have few columns, and to untrained ones all questions are much alike."
 
 
@@ -175,7 +175,7 @@ def test_another_telling_word_is_another_question() -> None:
         ({"method": "published"}, "use shared=true"),
         ({"shared": True}, "no closed form"),
         ({"top_k": 0}, "top_k is 0"),
-        ({"match": "feeling"}, "use 'words' or 'mask'"),
+        ({"match": "feeling"}, "use 'meaning' or 'words' or 'mask'"),
     ],
 )
 def test_options_that_make_no_memory(host: Host, tmp_path: Path, options: Any, said: str) -> None:
@@ -185,7 +185,7 @@ def test_options_that_make_no_memory(host: Host, tmp_path: Path, options: Any, s
 
 def test_what_was_found_out_about_another_host_is_refused(host: Host) -> None:
     usual = Usual(torch.zeros(7), 0.5, 0.5, 0.6)
-    config = MemoirConfig(host_usual=usual.written())
+    config = MemoirConfig(host_usual=usual.written(), match="words")
     with pytest.raises(HostMismatch, match="7 features"):
         Memoir.open(host.adapter, host.tokens, config)
     with pytest.raises(StoreDamaged):
@@ -194,7 +194,7 @@ def test_what_was_found_out_about_another_host_is_refused(host: Host) -> None:
 
 
 def test_a_stored_edit_that_lacks_a_mask_is_damage(host: Host) -> None:
-    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(top_k=32))
+    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(top_k=32, match="words"))
     (delta,) = memory.write([DOOR])
     for masks in (delta["masks"][:1], delta["masks"][:, :1]):
         with pytest.raises(StoreDamaged, match="the masks of"):
@@ -240,6 +240,24 @@ def test_what_an_edit_says_is_stored_with_it() -> None:
     assert slots.labels == [5, 6, 7, 8, 7] and answers_in(slots.packed()) == ways
     with pytest.raises(StoreDamaged, match="lacks its labels, spaced"):
         answers_in({"sizes": torch.tensor([1])})
+
+
+def test_questions_are_compared_by_meaning_where_there_is_an_encoder(
+    host: Host, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "match": None, "threshold": 0.0}
+    with host.open_memory(tmp_path / "m", **options) as memory:
+        port, report = replace(PORT, subject="billing"), replace(REPORT, subject="report")
+        memory.teach([port, report])
+        assert memory.memory.config.match == "meaning" and memory.memory.config.encoder_print
+        asked = {port.id: "What port does billing run on?", report.id: "Who's the report's author?"}
+        assert [memory.explain(text).fact for text in asked.values()] == list(asked)
+        assert not memory.explain("Which port does mailing use?").fired
+    with host.open_memory(tmp_path / "m") as again:
+        assert [again.explain(text).fact for text in asked.values()] == list(asked)
+        assert host.ask(PORT.prompt) == PORT.answer
+        again.forget(port.id)
+        assert not again.explain(asked[port.id]).fired
 
 
 def test_an_overlap_is_told_to_the_rule_by_what_is_usual() -> None:
