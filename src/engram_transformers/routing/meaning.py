@@ -222,10 +222,8 @@ class MeaningAddress:
         asked = wordings(text)
         if not keys or not asked:
             return Decision(None, "no stored question is near")
-        return surest([
-            self.judge.decide(wording, self._vectors.ranked(vector, keys)[: self.candidates])
-            for wording, vector in zip(asked, self.encoder.encode(asked), strict=True)
-        ])  # fmt: skip
+        nearest = self._vectors.nearest(self.encoder.encode(asked), self.candidates, among=keys)
+        return surest([self.judge.decide(w, near) for w, near in zip(asked, nearest, strict=True)])
 
     def _decide(self, texts: Sequence[str]) -> list[Decision]:
         """One decision a text: that of its wording which is surest."""

@@ -28,8 +28,12 @@ from engram_transformers.routing.meaning import (
 )
 from engram_transformers.types import Fact
 
-CANDIDATES, NEAREST = 5, 256
-"How many of the nearest masks are judged by their words; how many an encoder chooses these from."
+CANDIDATES, NEAREST = 5, 1024
+"""How many of the nearest masks are judged by their words; how many an encoder chooses these from.
+
+That are so many because masks know a free rewording badly: among 767 stored questions the right
+mask of one in twenty of the demonstration's wordings came behind 266 others.
+"""
 SILENT = Decision(None, "no taught question is near")
 
 
@@ -128,7 +132,10 @@ class Retriever:
     def near(self, mean: Tensor) -> list[tuple[int, float]]:
         """The nearest questions by key, with the share of their masks that is shared."""
         words = pack(self.fingerprinter.generate_mask(mean.cpu())[None].bool())[0]
-        count = CANDIDATES if self.meaning is None else NEAREST
+        return self.nearest(words, CANDIDATES if self.meaning is None else NEAREST)
+
+    def nearest(self, words: Words, count: int) -> list[tuple[int, float]]:
+        """The same for a mask (words,)."""
         return self._search.nearest(words, threshold=0.0, top_k=count)
 
     def _ranking(self, near: list[tuple[int, float]]) -> tuple[Judged, ...]:
