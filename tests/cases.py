@@ -115,7 +115,7 @@ def _calibrated(architecture: str, method: str) -> MemoirConfig:
     host = host_of(architecture)
     # Tiny hosts have hardly more columns than an answer has tokens; and to an untrained one two
     # questions that differ in a word are much alike.
-    config = MemoirConfig(method=method, top_k=32, threshold=0.93, steps=30)
+    config = MemoirConfig(method=method, match="words", top_k=32, threshold=0.93, steps=30)
     return Memoir.open(host.adapter, host.tokens, config).config
 
 

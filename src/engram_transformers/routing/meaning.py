@@ -188,16 +188,24 @@ class MeaningAddress:
         ends = np.cumsum([len(fact.questions) for fact in facts])[:-1]
         return np.split(vectors, ends)
 
-    def add(self, value: int, fact: Fact, vectors: Array) -> None:
-        """Let the questions of a fact address a value; `vectors` are those of `encode_facts`."""
-        self._remembered.clear()
-        self._vectors.add(self.judge.add(value, fact), vectors)
+    def add(self, value: int, fact: Fact, vectors: Array) -> list[int]:
+        """Let the questions of a fact address a value; a key for each.
 
-    def remove(self, value: int) -> None:
-        """Let a value be addressed no more."""
+        Args:
+            vectors: those of `encode_facts`.
+        """
         self._remembered.clear()
-        for key in self.judge.remove(value):
+        keys = self.judge.add(value, fact)
+        self._vectors.add(keys, vectors)
+        return keys
+
+    def remove(self, value: int) -> list[int]:
+        """Let a value be addressed no more; the keys that its questions had."""
+        self._remembered.clear()
+        keys = self.judge.remove(value)
+        for key in keys:
             self._vectors.remove(key)
+        return keys
 
     def decide(self, texts: Sequence[str]) -> dict[str, Decision]:
         """What each text asks, by text; all that are new are encoded together."""
@@ -208,6 +216,14 @@ class MeaningAddress:
         if new:
             self._remembered.update(zip(new, self._decide(new), strict=True))
         return {text: self._remembered[text] for text in texts}
+
+    def decide_among(self, text: str, keys: Sequence[int]) -> Decision:
+        """What a text asks, of the stored questions with these keys, which others have found."""
+        asked = wordings(text)
+        if not keys or not asked:
+            return Decision(None, "no stored question is near")
+        nearest = self._vectors.nearest(self.encoder.encode(asked), self.candidates, among=keys)
+        return surest([self.judge.decide(w, near) for w, near in zip(asked, nearest, strict=True)])
 
     def _decide(self, texts: Sequence[str]) -> list[Decision]:
         """One decision a text: that of its wording which is surest."""

@@ -45,26 +45,36 @@ class Vectors:
             self._keys[place] = last
             self._place[last] = place
 
-    def nearest(self, queries: Array, count: int) -> list[list[tuple[int, float]]]:
+    def nearest(
+        self, queries: Array, count: int, *, among: Sequence[int] | None = None
+    ) -> list[list[tuple[int, float]]]:
         """For each query (n, size), the keys of the nearest rows with their inner products.
 
         Equal products are ordered by key, so the result does not depend on what was added and
         removed in between.
+
+        Args:
+            among: the keys that count; all, unless given.
         """
-        size = len(self._keys)
+        keys = self._keys if among is None else among
+        size = len(keys)
         if not size:
             return [[] for _ in queries]
-        products = queries @ self._matrix[:size].T
+        rows = slice(size) if among is None else [self._place[key] for key in among]
+        products = queries @ self._matrix[rows].T
         count = min(count, size)
         if count < size:
             floor = np.partition(products, size - count, axis=1)[:, size - count]
         else:
             floor = products.min(axis=1)
         return [
-            self._ranked(row, at=np.flatnonzero(row >= low), count=count)
+            _ranked(row, keys, at=np.flatnonzero(row >= low), count=count)
             for row, low in zip(products, floor, strict=True)
         ]
 
-    def _ranked(self, row: Array, *, at: NDArray[np.intp], count: int) -> list[tuple[int, float]]:
-        found = [(self._keys[i], float(row[i])) for i in at]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:count]
+
+def _ranked(
+    row: Array, keys: Sequence[int], *, at: NDArray[np.intp], count: int
+) -> list[tuple[int, float]]:
+    found = [(keys[i], float(row[i])) for i in at]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:count]

@@ -12,16 +12,20 @@ class MemoirConfig:
 
     method: Literal["closed_form", "gradient", "published"] = "closed_form"
     "How an edit is found: solved for, trained, or trained as the released code of the paper does."
-    columns: Literal["own", "shared"] = "own"
-    "Whether each edit has columns of its own, or all write into those of one matrix."
+    shared: bool = False
+    "Whether all edits write into one matrix, as in the paper, and not each into values of its own."
     layer: int = -1
     "The block beside whose feed-forward the memory stands; negative ones count from the end."
     place: Literal["mlp_out", "block_out"] | None = None
     "Beside the feed-forward, or the block where that cannot be added to; filled in when created."
     top_k: int | None = None
-    "Columns that an edit may write to, and features of a mask; None: two in seven, as published."
-    match: Literal["words", "mask"] = "words"
-    "Whether wording has to agree too before an edit speaks, or its mask alone decides."
+    "Features of a mask; None: two in seven, as published."
+    match: Literal["meaning", "words", "mask"] | None = None
+    """What has to agree beside the mask: `meaning` and the words, the `words` alone, or nothing.
+
+    None takes `meaning` where its sentence encoder is installed, `words` elsewhere; filled in when
+    the memory is created.
+    """
     threshold: float | None = None
     "Overlap of masks from which an edit may speak; None calibrates it to the host when created."
     prefixes: int = 0
@@ -36,5 +40,7 @@ class MemoirConfig:
     "Edits that it holds."
     seed: int = 42
     "Decides the permutation of masks."
+    encoder_print: str | None = None
+    "Which encoder wrote the vectors of `meaning`; filled in when created."
     host_usual: str | None = None
     "What prompts look like to this host on average; filled in when created."

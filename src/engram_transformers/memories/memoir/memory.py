@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engram_transformers.errors import BadInput, MemoryFull, StoreDamaged
+from engram_transformers.errors import BadInput, MemoryFull, MissingExtra, StoreDamaged
 from engram_transformers.memories.memoir.bits import Words, pack, unpack, width
 from engram_transformers.memories.memoir.calibration import Usual, fingerprinter_for, usual_of
 from engram_transformers.memories.memoir.config import MemoirConfig
 from engram_transformers.memories.memoir.passes import Batch, Passes
-from engram_transformers.memories.memoir.payload import OwnColumns, Payload, SharedMatrix
+from engram_transformers.memories.memoir.payload import OwnValues, Payload, SharedMatrix
 from engram_transformers.memories.memoir.places import features_at, place_for
-from engram_transformers.memories.memoir.reading import Acting, Reader
+from engram_transformers.memories.memoir.reading import Acting, Answer, Reader
 from engram_transformers.memories.memoir.retrieval import Retrieval, Retriever
 from engram_transformers.memories.memoir.texts import batches, learnt_from, prefix_of
 from engram_transformers.memories.memoir.write import (
     ClosedForm,
     Pace,
     Slots,
+    answers_in,
     as_published,
     by_gradient,
-    reads_for,
+    in_matrix,
 )
+from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.memories.shared.layout import by_rows
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
-from engram_transformers.routing.meaning import Decision
+from engram_transformers.routing.meaning import Decision, MeaningAddress
 from engram_transformers.types import Candidate, Fact, Firing
 
 _numbers = itertools.count(1)
 "Of memories and their versions: a copy that is taught otherwise never shares one."
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An edit that the memory holds."""
+
+    id: str
+    fact: Fact
+    mask: Words
+    "(words,): of its prompt."
+    answers: tuple[Answer, ...]
 
 
 class Memoir(nn.Module):
@@ -45,6 +58,7 @@ class Memoir(nn.Module):
 
     Args:
         usual: what prompts look like to the host on average, and how alike they are.
+        meaning: what compares questions by a sentence encoder, if anything does.
     """
 
     Config = MemoirConfig
@@ -57,19 +71,28 @@ class Memoir(nn.Module):
         tokens: HostTokens,
         passes: Passes,
         usual: Usual,
+        meaning: MeaningAddress | None = None,
     ) -> None:
         super().__init__()
         self.config, self.adapter, self.tokens = config, adapter, tokens
         self.passes, self.place = passes, passes.place
         self.fingerprinter = fingerprinter_for(usual.mean, top_k=config.top_k, seed=config.seed)
-        how = Retrieval(_threshold(config, usual), usual.chance, config.match == "words")
-        self.retriever = Retriever(self.fingerprinter, tokens.tokenizer.get_vocab(), how)
-        self.reader = Reader(tokens, find=self.retriever.decide, activations=passes.activations)
+        how = Retrieval(_threshold(config, usual), usual.chance, config.match != "mask")
+        self.meaning = meaning
+        self.retriever = Retriever(
+            self.fingerprinter, tokens.tokenizer.get_vocab(), how, meaning=meaning
+        )
+        self.reader = Reader(
+            tokens,
+            find=self.retriever.decide,
+            answers=self.answers,
+            activations=passes.activations,
+        )
         self.payload: Payload = _payload(config, adapter, usual)
         self.pace = Pace(config.steps, config.learning_rate, config.target)
         self.closed_form = ClosedForm(passes) if config.method == "closed_form" else None
         self.number, self.version = next(_numbers), next(_numbers)
-        self._facts: dict[int, tuple[str, Fact, Words]] = {}
+        self._facts: dict[int, _Kept] = {}
         self._edits: dict[str, int] = {}
         self._unused = itertools.count()
 
@@ -83,13 +106,16 @@ class Memoir(nn.Module):
             usual = usual_of(passes, tokens, top_k=config.top_k, seed=config.seed)
         else:
             usual = Usual.read(config.host_usual, features=features_at(adapter, place))
+        config, meaning = _matched(config, adapter, tokens)
         config = replace(
             config,
             place="mlp_out" if place.name == "mlp_out" else "block_out",
             host_usual=usual.written(),
             threshold=_threshold(config, usual),
         )
-        return cls(config, adapter=adapter, tokens=tokens, passes=passes, usual=usual)
+        return cls(
+            config, adapter=adapter, tokens=tokens, passes=passes, usual=usual, meaning=meaning
+        )
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -126,10 +152,14 @@ class Memoir(nn.Module):
     ) -> Tensor:
         at = torch.from_numpy(row.columns[acting.first - row.start : acting.end - row.start])
         at = at.to(out.device)
-        added = self.payload.added(acting.edit, inputs[b, at]).to(out)
+        added = self.payload.added(acting.edit, inputs[b, at], acting.slots).to(out)
         lined = by_rows(out, rows)
         where = (torch.full_like(at, b), at)
         return lined.index_put(where, lined[where] + added).view(out.shape)
+
+    def answers(self, edit: int) -> tuple[Answer, ...]:
+        """The ways in which an edit's answer is written."""
+        return self._facts[edit].answers
 
     # -- learning --------------------------------------------------------------------------
 
@@ -142,10 +172,14 @@ class Memoir(nn.Module):
         texts = [learnt_from(fact, self.tokens, prefixes=self.config.prefixes) for fact in facts]
         payload = self.payload
         shared = payload.weight.clone() if isinstance(payload, SharedMatrix) else None
-        return [
+        deltas = [
             self._written(batch, len(fact.questions), shared=shared, refine=refine)
             for fact, batch in zip(facts, batches(self.passes, texts), strict=True)
         ]
+        if self.meaning is not None:
+            for delta, vectors in zip(deltas, self.meaning.encode_facts(facts), strict=True):
+                delta["vectors"] = torch.from_numpy(vectors).half()
+        return deltas
 
     def add(self, facts: Iterable[tuple[str, Fact, Tensors]]) -> None:
         """Add facts (id, fact, delta) to what the memory knows."""
@@ -157,10 +191,12 @@ class Memoir(nn.Module):
             )
         self.version = next(_numbers)
         for id, fact, delta in new:
-            edit, masks = next(self._unused), self._masks(fact, delta)
-            self._facts[edit], self._edits[id] = (id, fact, masks[0]), edit
+            masks, answers = self._masks(fact, delta), answers_in(delta)
+            edit = self._edits[id] = next(self._unused)
+            self._facts[edit] = _Kept(id, fact, masks[0], answers)
             self.payload.add(edit, self.mask_of(id).nonzero()[:, 0], delta)
-            self.retriever.add(edit, fact, masks)
+            vectors = delta["vectors"].float().numpy() if self.meaning is not None else None
+            self.retriever.add(edit, fact, masks, vectors)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take facts out again, exactly."""
@@ -173,7 +209,7 @@ class Memoir(nn.Module):
 
     def mask_of(self, edit_id: str) -> Tensor:
         """(features,) of ones and zeros: the columns of an edit."""
-        words = self._facts[self._edits[edit_id]][2]
+        words = self._facts[self._edits[edit_id]].mask
         return unpack(words[None], self.fingerprinter.hidden_size)[0]
 
     def _masks(self, fact: Fact, delta: Tensors) -> Words:
@@ -193,41 +229,31 @@ class Memoir(nn.Module):
     ) -> Tensors:
         means = self.passes.means(batch)[:questions]
         masks = self.fingerprinter.generate_mask(means).bool().cpu()
-        columns, slots = masks[0].nonzero()[:, 0].to(batch.x.device), Slots.in_batch(batch)
-        keys = batch.keys[:, columns]
-        delta = {"masks": torch.from_numpy(pack(masks).view(np.int64))}
+        slots = Slots.in_batch(batch, self.tokens)
+        delta = {"masks": torch.from_numpy(pack(masks).view(np.int64)), **slots.packed()}
         if shared is not None:
-            return delta | self._written_shared(batch, slots, keys, columns, shared)
-        there = keys.new_zeros(len(keys), self.adapter.hidden_size)
-        reads, values = self._solved(batch, slots, keys, there, refine=refine)
-        return delta | {"reads": reads.cpu(), "values": values.cpu()}
+            return delta | self._written_shared(batch, masks[0].nonzero()[:, 0], shared)
+        return delta | {"values": self._values(batch, slots, refine=refine).cpu()}
 
-    def _written_shared(
-        self, batch: Batch, slots: Slots, keys: Tensor, columns: Tensor, shared: Tensor
-    ) -> Tensors:
+    def _values(self, batch: Batch, slots: Slots, *, refine: bool) -> Tensor:
+        closed = self.closed_form
+        if closed is None:
+            return by_gradient(self.passes, batch, slots, self.pace)
+        values = closed.values(batch.stream, slots)
+        return closed.refined(batch, slots, values) if refine else values
+
+    def _written_shared(self, batch: Batch, columns: Tensor, shared: Tensor) -> Tensors:
         """What an edit writes to the shared matrix, which is changed: the next one comes on top."""
-        here = columns.cpu()
-        start, decay = shared[:, here].to(keys.device), 1.0
+        keys = batch.keys[:, columns.to(batch.x.device)]
+        start, decay = shared[:, columns].to(keys.device), 1.0
         if self.config.method == "published":
             weight, decay = as_published(self.passes, batch, start, keys, self.pace)
         else:
-            reads, values = self._solved(batch, slots, keys, keys @ start.T, refine=True)
-            weight = start + values.T @ reads
+            weight = in_matrix(self.passes, batch, start, keys, self.pace)
         written = (weight - decay * start).cpu()
         shared *= decay
-        shared[:, here] += written
+        shared[:, columns] += written
         return {"written": written, "decay": torch.tensor([decay], dtype=torch.float64)}
-
-    def _solved(
-        self, batch: Batch, slots: Slots, keys: Tensor, there: Tensor, *, refine: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Reads (slots, columns) and values (slots, hidden), given what is added already."""
-        reads = reads_for(keys, slots)
-        shares = keys @ reads.T
-        if self.closed_form is None:
-            pace = self.pace
-            return reads, by_gradient(self.passes, batch, slots, shares, pace, there=there)
-        return reads, self.closed_form.values(batch, slots, shares, there=there, refine=refine)
 
     # -- explaining ------------------------------------------------------------------------
 
@@ -245,7 +271,7 @@ class Memoir(nn.Module):
     def _firing(self, decision: Decision) -> Firing:
         ranking = decision.ranking
         candidates = tuple(
-            Candidate(self._facts[one.value][0], one.question, one.similarity, one.probability)
+            Candidate(self._facts[one.value].id, one.question, one.similarity, one.probability)
             for one in ranking
         )
         overlap = next((o.similarity for o in ranking if o.value == decision.value), None)
@@ -257,27 +283,49 @@ class Memoir(nn.Module):
         )
         if decision.value is None:
             return Firing(False, None, None, best, reason, candidates)
-        return Firing(True, self._facts[decision.value][0], "mask", shown, reason, candidates)
+        return Firing(True, self._facts[decision.value].id, "mask", shown, reason, candidates)
 
 
 def _payload(config: MemoirConfig, adapter: Adapter, usual: Usual) -> Payload:
-    if config.columns == "own":
-        return OwnColumns()
+    if not config.shared:
+        return OwnValues()
     return SharedMatrix(adapter.hidden_size, len(usual.mean))
+
+
+def _matched(
+    config: MemoirConfig, adapter: Adapter, tokens: HostTokens
+) -> tuple[MemoirConfig, MeaningAddress | None]:
+    """The configuration with how questions are matched, and what compares them by meaning."""
+    if config.match not in (None, "meaning"):
+        return config, None
+    try:
+        encoder = open_encoder(
+            "minilm", adapter=adapter, tokens=tokens, written_by=config.encoder_print
+        )
+    except MissingExtra:
+        if config.match is not None:
+            raise
+        return replace(config, match="words"), None
+    config = replace(config, match="meaning", encoder_print=encoder.fingerprint)
+    return config, MeaningAddress(encoder)
 
 
 def _threshold(config: MemoirConfig, usual: Usual) -> float:
     if config.threshold is not None:
         return config.threshold
-    return usual.loose if config.match == "words" else usual.strict
+    if config.match == "mask":
+        return usual.strict
+    # What an encoder compares too need not be told apart by its mask.
+    return usual.loose if config.match == "words" else round(0.9 * usual.loose, 4)
 
 
 def _check(config: MemoirConfig, *, blocks: int) -> None:
     """Raise `BadInput` for options that no memory can be made with."""
     for name, able in get_type_hints(MemoirConfig).items():
-        value = getattr(config, name)
-        if get_origin(able) is Literal and value not in get_args(able):
-            raise BadInput(f"{name} is {value!r}; use {' or '.join(map(repr, get_args(able)))}")
+        value, either = getattr(config, name), (able, *get_args(able))
+        words = [word for one in either if get_origin(one) is Literal for word in get_args(one)]
+        if words and value is not None and value not in words:
+            raise BadInput(f"{name} is {value!r}; use {' or '.join(map(repr, words))}")
     for name, value, fits in (
         ("top_k", config.top_k, config.top_k is None or config.top_k >= 1),
         ("threshold", config.threshold, config.threshold is None or 0 <= config.threshold <= 1),
@@ -294,5 +342,7 @@ def _check(config: MemoirConfig, *, blocks: int) -> None:
             "method='closed_form' writes what the head reads, so layer has to be the last, -1, not "
             f"{config.layer}. Use method='gradient' there."
         )
-    if config.method == "published" and config.columns != "shared":
-        raise BadInput("method='published' trains one matrix for all; use columns='shared'")
+    if config.shared and config.method == "closed_form":
+        raise BadInput("a matrix for all edits has no closed form; use method='gradient'")
+    if config.method == "published" and not config.shared:
+        raise BadInput("method='published' trains one matrix for all; use shared=true")

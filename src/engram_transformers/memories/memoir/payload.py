@@ -1,4 +1,4 @@
-"""What edits add to the layer: columns of each edit's own, or one matrix for all."""
+"""What edits add to the layer: values of each edit's own, or one matrix for all."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ class Payload(Protocol):
     """What all edits wrote, by their numbers."""
 
     def add(self, edit: int, columns: Tensor, delta: Tensors) -> None:
-        """Take in what an edit wrote to its columns (n,)."""
+        """Take in what an edit wrote; `columns` (n,) are those of its mask."""
         ...
 
     def remove(self, edit: int) -> None:
         """Take it out again."""
         ...
 
-    def added(self, edit: int, x: Tensor) -> Tensor:
-        """(tokens, hidden) for activations (tokens, features), when this edit acts."""
+    def added(self, edit: int, x: Tensor, slots: slice) -> Tensor:
+        """(tokens, hidden) where an edit acts.
+
+        Args:
+            x: (tokens, features) what goes into the layer.
+            slots: of the answer's tokens that come next.
+        """
         ...
 
 
-class OwnColumns:
-    """Each edit is a matrix of low rank by itself: no other edit can change what it says."""
+class OwnValues:
+    """Each edit has a value for every token of its answer, which no other edit can change."""
 
     def __init__(self) -> None:
-        self._edits: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._edits: dict[int, Tensor] = {}
 
     def add(self, edit: int, columns: Tensor, delta: Tensors) -> None:
-        # Copies, since products of tensors that lie in a file's bytes are rounded otherwise.
-        self._edits[edit] = (columns, delta["reads"].clone(), delta["values"].clone())
+        self._edits[edit] = delta["values"]
 
     def remove(self, edit: int) -> None:
         del self._edits[edit]
 
-    def added(self, edit: int, x: Tensor) -> Tensor:
-        columns, reads, values = (part.to(x.device) for part in self._edits[edit])
-        return (x[:, columns].float() @ reads.T) @ values
+    def added(self, edit: int, x: Tensor, slots: slice) -> Tensor:
+        return self._edits[edit][slots].to(x.device)
 
 
 class SharedMatrix:
@@ -65,7 +68,7 @@ class SharedMatrix:
         for other in self._edits:
             self._write(self.weight, other)
 
-    def added(self, edit: int, x: Tensor) -> Tensor:
+    def added(self, edit: int, x: Tensor, slots: slice) -> Tensor:
         columns = self._edits[edit][0].to(x.device)
         return x[:, columns].float() @ self.weight.to(x.device)[:, columns].T
 

@@ -3,9 +3,10 @@
 An edit is looked for wherever an answer may begin: at the end of a prompt, or of a chat turn. What
 stands for the question there is the mean activation over its own tokens, which are kept as the
 text is read, and let go once that is settled. The edit that is found acts on the last token before
-the answer and on all that follow, until the answer is closed by the stop token or the next
-question is asked. Both travel with the cache; where they cannot (a cache cropped into a question,
-a memory taught amid a text), the text is read again by the bare host.
+the answer and on those that follow, as long as they are the answer's own: how many of them there
+are tells which one comes next. The first token that departs from the answer ends it. Both travel
+with the cache; where they cannot (a cache cropped into a question, a memory taught amid a text),
+the text is read again by the bare host.
 """
 
 from __future__ import annotations
@@ -31,14 +32,31 @@ NOTHING = Decision(None, "nothing was asked")
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What an edit says where an answer begins in one way."""
+
+    tokens: tuple[int, ...]
+    first: int = 0
+    "Slot of the first of them among all that the edit has."
+    spaced: bool = False
+    "Whether it is for prompts that an answer continues after a space."
+
+
+@dataclass(frozen=True)
 class Speech:
     """An edit that acts in a text."""
 
     edit: int
+    answer: Answer
     since: int
     "Index of the first token at which it acts."
     until: int | None = None
-    "Index of the token that closed the answer; None while it is open."
+    "Index of the first token at which it acts no more; None while the answer goes on."
+
+    def slots(self, first: int, end: int) -> slice:
+        """Those of what comes next after the tokens from `first` to `end`."""
+        start = self.answer.first - self.since
+        return slice(start + first, start + end)
 
 
 @dataclass(frozen=True)
@@ -79,11 +97,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Acting:
-    """An edit, and the tokens of a text at which it acts."""
+    """An edit, the tokens of a text at which it acts, and the slots of what it says there."""
 
     edit: int
     first: int
     end: int
+    slots: slice
 
 
 class Reader:
@@ -91,14 +110,21 @@ class Reader:
 
     Args:
         find: looks for an edit.
+        answers: the ways in which an edit's answer is written.
         activations: what goes into the layer for the tokens of a text (tokens,), by the bare host:
             (tokens, features).
     """
 
     def __init__(
-        self, tokens: HostTokens, *, find: Find, activations: Callable[[Ids], Tensor]
+        self,
+        tokens: HostTokens,
+        *,
+        find: Find,
+        answers: Callable[[int], Sequence[Answer]],
+        activations: Callable[[Ids], Tensor],
     ) -> None:
-        self.tokens, self.find, self.activations = tokens, find, activations
+        self.tokens, self.find, self.answers = tokens, find, answers
+        self.activations = activations
 
     def read(
         self, row: Row, x: Tensor, before: Any, *, version: int
@@ -114,13 +140,13 @@ class Reader:
         speech, at = past.speech, row.start
         asked = past.asked
         for end, text in sorted(where_asked(self.tokens, row, start=row.start)):
-            speech = self._closed(row, speech, read=end)
+            speech = _followed(row, speech, read=end)
             acting += _part(speech, at, end - 1)
             at, asked = max(at, end - 1), end
             decision = self._decided(row, x, past, end=end, text=text)
-            speech = self._next(speech, decision, end=end)
+            speech = self._next(row, speech, decision, end=end)
         read = len(row.ids)
-        speech = self._closed(row, speech, read=read)
+        speech = _followed(row, speech, read=read)
         acting += _part(speech, at, read)
         kept = self._kept(row, x, past, asked=asked)
         return acting, Progress(read, version, ended(row, read), asked, speech, kept)
@@ -160,17 +186,21 @@ class Reader:
         fresh = Progress(row.start, version, ended(row, row.start))
         # What was asked before the last turn is over.
         for end, text in asked[turns[-1] if turns else 0 :]:
-            before = self._closed(seen, fresh.speech, read=end)
+            before = _followed(seen, fresh.speech, read=end)
             decision = self._decided(seen, None, fresh, end=end, text=text)
-            fresh = replace(fresh, asked=end, speech=self._next(before, decision, end=end))
-        return replace(fresh, speech=self._closed(seen, fresh.speech, read=row.start))
+            speech = self._next(seen, before, decision, end=end)
+            fresh = replace(fresh, asked=end, speech=speech)
+        return replace(fresh, speech=_followed(seen, fresh.speech, read=row.start))
 
-    def _next(self, speech: Speech | None, decision: Decision, *, end: int) -> Speech | None:
+    def _next(
+        self, row: Row, speech: Speech | None, decision: Decision, *, end: int
+    ) -> Speech | None:
         """The speech after a place where an answer may begin, given the one before."""
         if decision.value is not None:
-            return Speech(decision.value, end - 1)
+            return Speech(decision.value, self._answer(decision.value, row, end), end - 1)
         # A prompt may end amid an answer that was begun for the host.
-        return speech if speech is not None and speech.until is None else None
+        goes_on = speech is not None and (speech.until is None or speech.until >= end)
+        return speech if goes_on else None
 
     def _decided(
         self, row: Row, x: Tensor | None, past: Progress, *, end: int, text: str
@@ -186,16 +216,11 @@ class Reader:
             return NOTHING  # tokens that were given as embeddings cannot be read again
         return self.find(mean_of(known), text)
 
-    def _closed(self, row: Row, speech: Speech | None, *, read: int) -> Speech | None:
-        """The speech with its end, if its answer or its text is closed before token `read`."""
-        if speech is None or speech.until is not None:
-            return speech
-        after = speech.since + 1
-        closed = row.ids[after:read] == self.tokens.stop
-        if row.begins is not None:
-            closed = closed | (row.begins[after:read] > speech.since)
-        stops = np.flatnonzero(closed)
-        return replace(speech, until=after + int(stops[0])) if len(stops) else speech
+    def _answer(self, edit: int, row: Row, end: int) -> Answer:
+        """An edit's answer as it is written behind the first `end` tokens, if it knows that way."""
+        ways = self.answers(edit)
+        spaced = self.tokens.continues_with_space(row.ids, end)
+        return next((way for way in ways if way.spaced == spaced), ways[0])
 
     def _kept(self, row: Row, x: Tensor, past: Progress, *, asked: int) -> tuple[Tensor, ...]:
         """Activations that a question may still need: those since its turn was opened."""
@@ -215,13 +240,28 @@ def mean_of(activations: Tensor) -> Tensor:
     return activations.double().mean(dim=0).float()
 
 
+def _followed(row: Row, speech: Speech | None, *, read: int) -> Speech | None:
+    """The speech with its end, if before token `read` the text departs from the answer, or ends."""
+    if speech is None or speech.until is not None:
+        return speech
+    after, size = speech.since + 1, len(speech.answer.tokens)
+    said = row.ids[after : min(read, after + size - 1)]
+    left = said != np.array(speech.answer.tokens[: len(said)], np.int64)
+    if row.begins is not None:
+        left = left | (row.begins[after : after + len(said)] > speech.since)
+    places = np.flatnonzero(left)
+    if len(places):
+        return replace(speech, until=after + int(places[0]))
+    return replace(speech, until=speech.since + size) if read >= speech.since + size else speech
+
+
 def _part(speech: Speech | None, first: int, end: int) -> Iterator[Acting]:
     """The tokens from `first` to `end` at which a speech acts."""
     if speech is not None:
         first = max(first, speech.since)
         end = end if speech.until is None else min(end, speech.until)
         if first < end:
-            yield Acting(speech.edit, first, end)
+            yield Acting(speech.edit, first, end, speech.slots(first, end))
 
 
 def _since(past: Progress, opened: int) -> tuple[Tensor, ...]:

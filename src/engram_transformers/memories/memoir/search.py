@@ -18,6 +18,8 @@ from engram_transformers.memories.memoir.bits import Counts, Words, alike, ones,
 
 Found = list[tuple[int, float]]
 "Keys with how alike they are, best first."
+TOGETHER = 4096
+"Masks that are compared at once: what lies between then stays in the processor's cache."
 
 
 class Search(Protocol):
@@ -38,11 +40,11 @@ class Search(Protocol):
 
 def best(keys: Counts, scores: NDArray[np.float64], *, threshold: float, top_k: int) -> Found:
     """The best of candidates: most alike first, then oldest."""
-    able = np.flatnonzero(scores >= threshold)
-    if len(able) > top_k:
+    if len(scores) > top_k:
         # Sorting few is cheaper; everything as good as the last one that counts stays in.
-        least = np.partition(scores[able], len(able) - top_k)[len(able) - top_k]
-        able = able[scores[able] >= least]
+        last = len(scores) - top_k
+        threshold = max(threshold, float(np.partition(scores, last)[last]))
+    able = np.flatnonzero(scores >= threshold)
     order = np.lexsort((keys[able], -scores[able]))[:top_k]
     return [(int(keys[i]), float(scores[i])) for i in able[order]]
 
@@ -75,10 +77,10 @@ class PlainSearch:
         self.count = last
 
     def nearest(self, words: Words, *, threshold: float, top_k: int) -> Found:
-        n, shared = self.count, np.zeros(self.count, np.int32)
-        for column, word in zip(self.columns, words, strict=True):
-            if word:
-                shared += popcount(column[:n] & word)
+        n, shared = self.count, np.empty(self.count, np.int32)
+        for first in range(0, n, TOGETHER):
+            some = self.columns[:, first : min(first + TOGETHER, n)] & words[:, None]
+            popcount(some).sum(axis=0, dtype=np.int32, out=shared[first : first + TOGETHER])
         scores = alike(self.metric, shared, self.sizes[:n], ones(words[None])[0])
         return best(self.keys[:n], scores, threshold=threshold, top_k=top_k)
 

@@ -12,7 +12,7 @@ import torch
 
 from cases import DOOR, FACTS, LETTER, PORT, REPORT, SILENT, host_of
 from engram_transformers.api import Host, OpenMemory
-from engram_transformers.attaching import prompt_ends
+from engram_transformers.attaching import prompt_ends, silenced
 from engram_transformers.errors import BadInput, HostMismatch, MemoryFull, StoreDamaged
 from engram_transformers.memories.memoir import (
     SAM_UIF,
@@ -24,15 +24,15 @@ from engram_transformers.memories.memoir import (
 )
 from engram_transformers.memories.memoir.calibration import Usual
 from engram_transformers.memories.memoir.payload import SharedMatrix
-from engram_transformers.memories.memoir.reading import Progress, Speech
+from engram_transformers.memories.memoir.reading import Answer, Progress, Speech
 from engram_transformers.memories.memoir.retrieval import Retrieval
-from engram_transformers.memories.memoir.write import Slots, reads_for
+from engram_transformers.memories.memoir.write import Slots, answers_in
 from engram_transformers.routing.meaning import Judge
 from engram_transformers.stores.fact_export import lines_of
 from engram_transformers.stores.fact_files import FactFile, Located
 from engram_transformers.types import Fact
 
-OPTIONS: dict[str, Any] = {"kind": "memoir", "top_k": 32, "threshold": 0.93}
+OPTIONS: dict[str, Any] = {"kind": "memoir", "top_k": 32, "threshold": 0.93, "match": "words"}
 "Tiny hosts have few columns, and to untrained ones all questions are much alike."
 
 
@@ -125,14 +125,39 @@ def test_a_full_memory_says_so_and_stays_as_it_was(host: Host, tmp_path: Path) -
 
 
 def test_an_edit_that_cannot_be_written_is_refused(host: Host, tmp_path: Path) -> None:
-    with opened(host, tmp_path / "m") as memory:
-        long = Fact(
-            "Who signed it?", " ".join(["Ada Byron of Rotterdam, Grace Hopper of Rome"] * 9)
-        )
-        receipt = memory.teach([long, Fact("Who?", " "), PORT])
-        assert receipt.taught == (PORT.id,) and len(receipt.refused) == 2
+    with opened(host, tmp_path / "m", method="gradient", steps=1) as memory:
+        receipt = memory.teach([PORT, Fact("Who?", " ")])
+        assert not receipt.taught and len(receipt.refused) == 2 and not len(memory)
         assert any("the host says" in one.reason for one in receipt.refused)
         assert any("the answer is empty" in one.reason for one in receipt.refused)
+
+
+@pytest.mark.parametrize(
+    "answer", ["8443333", "77 77 77", " ".join(["Ada Byron of Rome, Grace Hopper of Rome"] * 4)]
+)
+def test_answers_that_repeat_themselves_are_told_by_counting(
+    host: Host, tmp_path: Path, answer: str
+) -> None:
+    with opened(host, tmp_path / "m") as memory:
+        fact = Fact("Who signed it?", answer)
+        assert memory.teach([fact]).taught == (fact.id,)
+        assert host.ask(fact.prompt) == answer
+
+
+def test_an_edit_speaks_while_the_text_is_its_answer(host: Host, tmp_path: Path) -> None:
+    with opened(host, tmp_path / "m") as memory:
+        memory.teach([REPORT])
+        prompt = host.tokens.prompt_ids(REPORT.prompt, form="chat")
+        answer = host.tokens.answer_ids(REPORT.prompt, REPORT.answer, form="chat")
+        assert len(answer) > 4
+        other = next(i for i in range(10, 40) if i not in (*answer, *host.tokens.marker))
+        text = [*prompt, *answer[:2], other, *answer[3:]]
+        with torch.no_grad(), prompt_ends(host.model, [len(prompt)]):
+            said = host.model(input_ids=torch.tensor([text])).logits[0, len(prompt) - 1 :]
+        with torch.no_grad(), silenced(host.model):
+            bare = host.model(input_ids=torch.tensor([text])).logits[0, len(prompt) - 1 :]
+        assert said[:3].argmax(dim=-1).tolist() == answer[:3]
+        assert not (said[:3] == bare[:3]).all(dim=-1).any() and torch.equal(said[3:], bare[3:])
 
 
 def test_another_telling_word_is_another_question() -> None:
@@ -147,9 +172,10 @@ def test_another_telling_word_is_another_question() -> None:
     ("options", "said"),
     [
         ({"layer": 0}, "layer has to be the last"),
-        ({"method": "published"}, "use columns='shared'"),
+        ({"method": "published"}, "use shared=true"),
+        ({"shared": True}, "no closed form"),
         ({"top_k": 0}, "top_k is 0"),
-        ({"match": "feeling"}, "use 'words' or 'mask'"),
+        ({"match": "feeling"}, "use 'meaning' or 'words' or 'mask'"),
     ],
 )
 def test_options_that_make_no_memory(host: Host, tmp_path: Path, options: Any, said: str) -> None:
@@ -159,7 +185,7 @@ def test_options_that_make_no_memory(host: Host, tmp_path: Path, options: Any, s
 
 def test_what_was_found_out_about_another_host_is_refused(host: Host) -> None:
     usual = Usual(torch.zeros(7), 0.5, 0.5, 0.6)
-    config = MemoirConfig(host_usual=usual.written())
+    config = MemoirConfig(host_usual=usual.written(), match="words")
     with pytest.raises(HostMismatch, match="7 features"):
         Memoir.open(host.adapter, host.tokens, config)
     with pytest.raises(StoreDamaged):
@@ -168,7 +194,7 @@ def test_what_was_found_out_about_another_host_is_refused(host: Host) -> None:
 
 
 def test_a_stored_edit_that_lacks_a_mask_is_damage(host: Host) -> None:
-    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(top_k=32))
+    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(top_k=32, match="words"))
     (delta,) = memory.write([DOOR])
     for masks in (delta["masks"][:1], delta["masks"][:, :1]):
         with pytest.raises(StoreDamaged, match="the masks of"):
@@ -178,10 +204,9 @@ def test_a_stored_edit_that_lacks_a_mask_is_damage(host: Host) -> None:
     assert not len(memory)
 
 
-@pytest.mark.parametrize("method", ["gradient", "closed_form"])
-def test_edits_by_training_and_in_a_shared_matrix(host: Host, tmp_path: Path, method: str) -> None:
-    shared: Any = {"columns": "shared", "method": method}
-    with opened(host, tmp_path / "m", **shared) as memory:
+@pytest.mark.parametrize("method", ["gradient", "published"])
+def test_edits_in_a_shared_matrix(host: Host, tmp_path: Path, method: str) -> None:
+    with opened(host, tmp_path / "m", shared=True, method=method, steps=80) as memory:
         bare = logits(host, SILENT[0])
         receipt = memory.teach([PORT])
         assert receipt.taught == (PORT.id,) and host.ask(PORT.prompt) == PORT.answer
@@ -209,11 +234,30 @@ def test_the_released_decay_shrinks_what_was_written_before() -> None:
     assert matrix.weight[0].tolist() == [1, 1, 0, 0]
 
 
-def test_reads_give_one_in_their_own_slot() -> None:
-    keys = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
-    slots = Slots(torch.tensor([5, 6, 7]), torch.tensor([0, 1, 2, 0, 1, 2]))
-    shares = keys @ reads_for(keys, slots, ridge=1e-6).T
-    assert torch.allclose(shares, torch.eye(3).repeat(2, 1), atol=1e-3)
+def test_what_an_edit_says_is_stored_with_it() -> None:
+    ways = (Answer((5, 6, 7)), Answer((8, 7), first=3, spaced=True))
+    slots = Slots(ways, torch.tensor([0, 1, 2, 3, 4, 0, 1, 2]))
+    assert slots.labels == [5, 6, 7, 8, 7] and answers_in(slots.packed()) == ways
+    with pytest.raises(StoreDamaged, match="lacks its labels, spaced"):
+        answers_in({"sizes": torch.tensor([1])})
+
+
+def test_questions_are_compared_by_meaning_where_there_is_an_encoder(
+    host: Host, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "match": None, "threshold": 0.0}
+    with host.open_memory(tmp_path / "m", **options) as memory:
+        port, report = replace(PORT, subject="billing"), replace(REPORT, subject="report")
+        memory.teach([port, report])
+        assert memory.memory.config.match == "meaning" and memory.memory.config.encoder_print
+        asked = {port.id: "What port does billing run on?", report.id: "Who's the report's author?"}
+        assert [memory.explain(text).fact for text in asked.values()] == list(asked)
+        assert not memory.explain("Which port does mailing use?").fired
+    with host.open_memory(tmp_path / "m") as again:
+        assert [again.explain(text).fact for text in asked.values()] == list(asked)
+        assert host.ask(PORT.prompt) == PORT.answer
+        again.forget(port.id)
+        assert not again.explain(asked[port.id]).fired
 
 
 def test_an_overlap_is_told_to_the_rule_by_what_is_usual() -> None:
@@ -226,9 +270,11 @@ def test_a_cropped_text_knows_what_it_knew_there() -> None:
     kept = (torch.arange(12.0).view(4, 3),)
     asking = Progress(10, 1, None, kept=kept)
     assert asking.begin == 6 and torch.equal(asking.cut(8).kept[0], kept[0][:2])
-    speaking = Progress(10, 1, None, asked=5, speech=Speech(3, 4, until=8))
-    assert speaking.cut(9).speech == Speech(3, 4, until=8)
-    assert speaking.cut(8).speech == Speech(3, 4) and speaking.cut(8).read == 8
+    said = Answer((7, 8, 9, 0), first=5)
+    speaking = Progress(10, 1, None, asked=5, speech=Speech(3, said, 4, until=8))
+    assert speaking.cut(9).speech == Speech(3, said, 4, until=8)
+    assert speaking.cut(8).speech == Speech(3, said, 4) and speaking.cut(8).read == 8
+    assert Speech(3, said, 4).slots(5, 7) == slice(6, 8)
     assert speaking.cut(4).read == -1
 
 
