@@ -113,7 +113,7 @@ class RankOne(nn.Module):
         spared = keys_at(self.adapter, others, self.layers)
         metrics = {n: metric.sparing(spared[n]) for n, metric in self._metrics.items()}
         found = value_of(self.adapter, contexts, metrics, self.config)
-        return {"keys": found.keys, "moved": found.moved, "values": found.values.cpu()}
+        return {"keys": found.keys, "moved": found.moved, "value": found.value.cpu()}
 
     def factors(self) -> dict[int, Factors]:
         """By block, what is added to its projection."""
@@ -128,7 +128,7 @@ class RankOne(nn.Module):
 
     def _factors(self, stored: Sequence[Tensors], at: int) -> Factors:
         keys, moved = (torch.stack([one[name][at] for one in stored]) for name in ("keys", "moved"))
-        values = torch.stack([one["values"][at] for one in stored])
+        values = torch.stack([one["value"] for one in stored]) / len(self.layers)
         ridge = self.config.ridge * keys.shape[1]
         reads = solve(keys, moved, method=self.config.method, ridge=ridge)
         return Factors(reads.float(), values)
