@@ -239,22 +239,17 @@ def edits_table() -> str:
     found = read_results(EDITS) if EDITS.is_dir() else []
     if not found:
         return "not measured yet"
-    lines = ["| memory | held | " + " | ".join(EDIT_COLUMNS.values()) + " |"]
+    found = sorted(found, key=lambda one: (one["task"] != "zsre", one["task"], one["n"]))
+    lines = ["| set, memory | held | " + " | ".join(EDIT_COLUMNS.values()) + " |"]
     lines.append("|---" * (2 + len(EDIT_COLUMNS)) + "|")
-    for one in found:
-        cells = [_edit_cell(name, one.get(name)) for name in EDIT_COLUMNS]
-        name = f"{one['memory']}/{one['variant']}"
-        lines.append(f"| {name} | {one.get('taught', 0)} of {one['n']} | {' | '.join(cells)} |")
-    silent = found[0]["loc_bitexact"]["n"]
-    lines += [
-        "",
-        f"Each with its 95 % interval; {silent} unrelated prompts, as many rephrasings as facts.",
-        "",
-    ]
     origins: dict[str, list[str]] = {}
     for one in found:
-        origins.setdefault(_origin(one), []).append(f"{one['memory']}/{one['variant']}")
-    lines += [f"* {', '.join(names)}: {origin}" for origin, names in origins.items()]
+        cells = [_edit_cell(name, one.get(name)) for name in EDIT_COLUMNS]
+        name = f"{one['task']}, {one['memory']}/{one['variant']}"
+        lines.append(f"| {name} | {one.get('taught', 0)} of {one['n']} | {' | '.join(cells)} |")
+        origins.setdefault(_origin(one), []).append(name)
+    lines += ["", "Each with its 95 % interval and n.", ""]
+    lines += [f"* {'; '.join(names)}: {origin}" for origin, names in origins.items()]
     return "\n".join(lines)
 
 
@@ -263,7 +258,8 @@ def _edit_cell(name: str, score: dict[str, float] | None) -> str:
         return ""
     if name == "bytes_per_fact":
         return f"{score['value']:,.0f}"
-    return f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+    interval = f"{score['low']:.2f} to {score['high']:.2f}"
+    return f"{score['value']:.2f} <sub>{interval}, n {score['n']:,}</sub>"
 
 
 def stored(name: str, tables: Callable[[Any], str]) -> str:
