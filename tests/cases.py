@@ -201,7 +201,7 @@ RANK_ONE: dict[str, dict[str, Any]] = {
 }
 "Ways to solve for rank-one edits: facts that can be forgotten, in a memory that is never silent."
 INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "soft_prompt": ("soft_prompt", {"slots": 6, "steps": 200, "learning_rate": 1.0}),
+    "soft_prompt": ("soft_prompt", {"slots": 6, "steps": 4}),
     "keys_values": ("activation", {"way": "keys_values"}),
     "raw": ("activation", {"way": "raw", "layer": 0}),
     "chunks": ("activation", {"way": "chunks", "layer": 0, "slots": 3}),

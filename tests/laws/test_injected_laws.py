@@ -14,8 +14,8 @@ from cases import DOOR, FACTS, INJECTED, PORT, REPORT, SILENT, host_of, injected
 from conftest import traces
 from engram_transformers.api import Host
 from engram_transformers.attaching import attach, detach, prompt_ends
-from engram_transformers.evaluation.check import check
 from engram_transformers.evaluation.silence import bare, bit_equal
+from engram_transformers.memories.shared.statements import statement
 
 HOSTS = ("llama", "gemma2", "gpt2")
 ASKED = tuple(fact.prompt for fact in FACTS)
@@ -130,8 +130,6 @@ def test_keys_and_values_are_those_of_the_text(host: Host) -> None:
         states = board.facts[board.numbers[fact.id]][2]
         given = board.given(states)
         head, tail = board.parts(fact.prompt, given)
-        from engram_transformers.memories.shared.statements import statement
-
         text = [*head, *host.tokens.encode(statement(fact)), *tail]
         expected = logits(host, text)[0, -len(tail) - 2 :]
         with attach(host.model, memory):
@@ -140,14 +138,13 @@ def test_keys_and_values_are_those_of_the_text(host: Host) -> None:
         assert torch.allclose(found, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_a_soft_prompt_says_what_it_was_trained_on(host: Host, tmp_path: Path) -> None:
-    options = {"address": "exact", "slots": 8, "steps": 400, "learning_rate": 1.0}
+def test_what_is_not_said_then_is_refused(tmp_path: Path) -> None:
+    host = host_of("llama")
+    options = {"address": "exact", "slots": 3, "steps": 3}
     with host.open_memory(tmp_path / "m", kind="soft_prompt", **options) as memory:
         receipt = memory.teach([PORT, DOOR])
-        assert set(receipt.ids) | {one.fact.id for one in receipt.refused} == {PORT.id, DOOR.id}
-        for fact in memory.facts:
-            assert host.ask(fact.prompt) == fact.answer
-        trials = host.trials([(PORT.prompt, PORT.answer)], form=host.tokens.ask_form)
-        assert check(host.adapter, trials)[0].holds == (PORT.id in receipt.ids)
+        # A random host hardly looks at what stands before a question.
+        assert not receipt.ids and len(memory) == 0
+        assert {one.fact.id for one in receipt.refused} == {PORT.id, DOOR.id}
     quiet = prompts(host, SILENT)
     assert bare(host.adapter, quiet, stop=host.tokens.stop).prompts == tuple(map(tuple, quiet))

@@ -23,8 +23,8 @@ from engram_transformers.models.passes import of_like_length, padded
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.models.trace import Patch, Spots, patched
 
-BATCH_TOKENS = 1024
-NEW_TOKENS = 16
+BATCH_TOKENS = 2048
+NEW_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class Asking:
 
     def __init__(self, adapter: Adapter, tokens: HostTokens, head: Sequence[int]) -> None:
         self.adapter, self.tokens, self.head = adapter, tokens, tuple(head)
+        self.skipped = 0
+        "Positions of the head that its cache has no keys for any more."
         with torch.no_grad():
             ids = torch.tensor([self.head], device=adapter.device)
             self.read = adapter.decoder(input_ids=ids, use_cache=True).past_key_values
@@ -159,7 +161,7 @@ class _Batch:
     def _read(self, ids: Tensor, mask: Tensor, patches: Sequence[Patch]) -> Tensor:
         """(rows, time, hidden) of the next tokens."""
         real = mask[:, -ids.shape[1] :]
-        at = (mask.cumsum(1) - 1)[:, -ids.shape[1] :] * real
+        at = (mask.cumsum(1) - 1 + self.asking.skipped)[:, -ids.shape[1] :] * real
         device = self.adapter.device
         with patched(patches):
             states: Tensor = self.adapter.decoder(

@@ -150,7 +150,8 @@ def _verdicts(ways: Ways, asked: Mapping[str, Cases], held: Mapping[str, Cases])
         "share in which the answer is said, alone or among other words",
         (*rows, *_generalises(held)),
         "Each beside the host that is given random vectors (or nothing, where these were not run). "
-        "*Works*: the lower end of its interval is above the upper end of that control's. The seed "
+        "*Works*: the lower end of its interval is above the upper end of that control's; *not "
+        "clear*: only its value is. The seed "
         "tried one fact, and did not look at more than a few outputs.",
     )
 
@@ -161,19 +162,26 @@ def _verdict(claim: _Claim, asked: Mapping[str, Cases]) -> Iterator[Row]:
         if not asked.get(way) or not control:
             continue
         own, null = _said(asked[way]), _said(control)
-        works = own.low > null.high
+        works = _works(own, null)
         more = {
             "control": told(null),
             "the seed": claim.said,
-            "measured": "works" if works else "does not work",
+            "measured": "not clear" if works is None else "works" if works else "does not work",
             "verdict": _judged(claim, works),
         }
         yield row(f"{claim.name}: {way}", own, seeds=1, more=more)
 
 
-def _judged(claim: _Claim, works: bool) -> str:
-    if claim.said == "not tried":
-        return "new"
+def _works(own: Measure, null: Measure) -> bool | None:
+    """Whether a way is above its control; None where their intervals leave that open."""
+    if own.low > null.high:
+        return True
+    return None if own.value > null.high else False
+
+
+def _judged(claim: _Claim, works: bool | None) -> str:
+    if claim.said == "not tried" or works is None:
+        return "new" if claim.said == "not tried" else "open"
     return "confirmed" if works == claim.works else "overturned"
 
 
@@ -182,12 +190,12 @@ def _generalises(held: Mapping[str, Cases]) -> Iterator[Row]:
     for way in TRAINED:
         if held.get(way) and control:
             own, null = _said(held[way]), _said(control)
-            works = own.low > null.high
+            works = _works(own, null)
             more = {
                 "control": told(null),
-                "the seed": "does not generalise to paraphrases",
-                "measured": "generalises" if works else "does not generalise",
-                "verdict": "overturned" if works else "confirmed",
+                "the seed": "does not work in other words",
+                "measured": "not clear" if works is None else "works" if works else "does not work",
+                "verdict": "open" if works is None else "overturned" if works else "confirmed",
             }
             yield row(f"held-out wordings: {way}", own, seeds=1, more=more)
 

@@ -43,6 +43,7 @@ class Bench:
         self.asking = Asking(self.adapter, self.tokens, self.form.head)
         self.norm = usual_norm(self.adapter)
         self._read: dict[str, Tensor] = {}
+        self._bare: dict[str, str] = {}
 
     def case(
         self,
@@ -72,6 +73,17 @@ class Bench:
     def ask(self, facts: Sequence[MadeUp], route: Route, wording: Wording) -> list[Heard]:
         """What the host says to a wording of each fact."""
         return self.asking.ask([self.case(f, wording(f), route(f)) for f in facts])
+
+    def bare(self, questions: Sequence[str]) -> list[str]:
+        """What the host says to questions when nothing is given; each is asked once."""
+        new = [question for question in questions if question not in self._bare]
+        cases = [
+            # No answer is wanted: what is wanted must not be what is said.
+            Case((), self.form.question(q, given=False), self.form.answer(q))
+            for q in new
+        ]
+        self._bare |= {q: one.said for q, one in zip(new, self.asking.ask(cases), strict=True)}
+        return [self._bare[question] for question in questions]
 
     def inputs(self, statement: str) -> Tensor:
         """(blocks, tokens, hidden) that each block is given for a statement, in its place."""

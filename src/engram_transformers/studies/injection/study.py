@@ -32,16 +32,17 @@ OWN = {
 def plan(options: Options) -> list[Unit]:
     """A unit for each way; soft prompts in parts."""
     chosen(tuned=options.tuned, facts=options.facts)
-    units = []
-    for way in options.ways:
-        if way in TRAINED:
-            units += [
-                Unit(f"{way}, part {part}", _settings(options, way, part=part))
-                for part in measuring.parts(options)
-            ]
-        else:
-            units.append(Unit(way, _settings(options, way)))
-    return units
+    plain = [way for way in options.ways if way not in TRAINED]
+    trained = [way for way in options.ways if way in TRAINED]
+    return [
+        *(Unit(way, _settings(options, way)) for way in plain),
+        # Part by part, so that what is done of both can be compared at any time.
+        *(
+            Unit(f"{way}, part {part}", _settings(options, way, part=part))
+            for part in measuring.parts(options)
+            for way in trained
+        ),
+    ]
 
 
 def _settings(options: Options, way: str, **own: Any) -> dict[str, Any]:
