@@ -48,7 +48,8 @@ POOLED: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 def to_norm(vectors: Tensor, norm: float) -> Tensor:
     """Vectors (n, hidden) scaled together, so that their mean length is `norm`."""
-    return vectors * (norm / _checked(vectors).norm(dim=-1).mean().clamp_min(1e-12))
+    length = float(_checked(vectors).norm(dim=-1).mean())
+    return vectors * (norm / max(length, 1e-12))
 
 
 def _checked(states: Tensor) -> Tensor:

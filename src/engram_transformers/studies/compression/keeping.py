@@ -174,4 +174,5 @@ def least_norm(keys: Tensor, count: int) -> Tensor:
     """
     norms = keys.norm(dim=-1).mean(dim=0)
     norms[:SINKS] = -1
-    return norms.topk(count, largest=False).indices.sort().values
+    at: Tensor = norms.topk(count, largest=False).indices
+    return at.sort().values

@@ -9,7 +9,14 @@ from typing import Any
 
 from engram_transformers.evaluation.metrics import Measure, mean, rate, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
-from engram_transformers.studies.injection.options import CONTROLS, REFERENCES, SWEPT, TRAINED, WAYS
+from engram_transformers.studies.injection.options import (
+    ADDRESSED,
+    CONTROLS,
+    REFERENCES,
+    SWEPT,
+    TRAINED,
+    WAYS,
+)
 from engram_transformers.studies.study import Findings, Heatmap, Row, Table, row
 
 Parts = Sequence[dict[str, Any]]
@@ -49,13 +56,15 @@ def findings(ways: Ways) -> Findings:
         _verdicts(ways, asked, held),
         _controls(ways),
         _soft(asked, held, ways, known),
+        _found(ways, known),
         _others(ways, asked, known),
         _elsewhere(ways),
         _patches(ways),
         _cost(ways),
     ]  # fmt: skip
-    plots = (_bars(asked, held), *_heatmaps(ways), *_late(ways))
-    return Findings(tuple(table for table in tables if table.rows), plots, (*NOTES, *_left(known)))
+    plots: list[Plot | Heatmap] = [_bars(asked, held), *_heatmaps(ways), *_late(ways)]
+    shown = tuple(table for table in tables if table.rows)
+    return Findings(shown, tuple(plots), (*NOTES, *_left(known)))
 
 
 def _has(parts: Parts) -> bool:
@@ -275,6 +284,35 @@ def _by_fact(cases: Cases) -> dict[str, tuple[float, float, float]]:
     }
 
 
+def _found(ways: Ways, known: frozenset[str]) -> Table:
+    rows = []
+    for way in (ADDRESSED, *TRAINED):
+        parts = [part for part in ways.get(way, ()) if "fired" in part]
+        cases = [
+            (name, case, part["fired"][name])
+            for part in parts
+            for name, case in zip(part["facts"], part.get("found") or part["held"][0], strict=True)
+            if name not in known
+        ]
+        if cases:
+            hits = rate(bool(case[EXACT] or case[CONTAINS]) for _, case, _ in cases)
+            more = {
+                "the right fact was found": told(rate(name == hit for name, _, hit in cases)),
+                "another one was": told(
+                    rate(hit is not None and hit != name for name, _, hit in cases)
+                ),
+            }
+            rows.append(row(way, hits, seeds=1, more=more))
+    return Table(
+        "Found by the lookup memory's address, then injected",
+        "share in which the answer is said",
+        tuple(rows),
+        "Held-out wordings. The address knows the question and the wordings for training, of all "
+        "facts for keys and values and of those of one unit for soft prompts. What it finds is "
+        "injected; where it finds nothing, nothing is.",
+    )
+
+
 def _others(ways: Ways, asked: Mapping[str, Cases], known: frozenset[str]) -> Table:
     rows = []
     for way in (*TRAINED, *SWEPT):
@@ -366,7 +404,7 @@ def _cost(ways: Ways) -> Table:
 
 
 def _average(parts: Parts, name: str) -> float:
-    return sum(part.get(name, 0) for part in parts) / len(parts)
+    return float(sum(part.get(name, 0) for part in parts)) / len(parts)
 
 
 def _best(parts: Parts) -> str:

@@ -154,6 +154,29 @@ def _answered(cases: Any) -> list[list[Any]]:
     ]
 
 
+def addressed(bench: Bench, options: Options, told: Told) -> Measured:
+    """Keys and values of the fact that the lookup memory's address finds, of all that are asked."""
+    _, facts = chosen(tuned=options.tuned, facts=options.facts)
+    route = routes.keys_and_values(bench)
+    measured: Measured = {"facts": [fact.subject for fact in facts]}
+    began = time.perf_counter()
+    for name, wording in (("asked", routes.asked), ("held", routes.held(0))):
+        by_address, fired = routes.found(bench, facts, route, wording)
+        said = plain(bench.ask(facts, by_address, wording))
+        measured[name] = said if name == "asked" else [said]
+        measured["fired"] = fired
+        told("asking", len(facts), None)
+    measured["seconds an answer"] = round((time.perf_counter() - began) / 2 / len(facts), 3)
+    given = [route(fact) for fact in facts]
+    measured["tokens"] = sum(len(one.ids) for one in given) / len(given)
+    measured["vectors"] = sum(_vectors(one) for one in given) / len(given)
+    address, some = bench.address(facts), GENERAL[: options.others]
+    silent = sum(address.decide(question).value is None for question in some)
+    # Where nothing fires nothing is given, and the prompt is the bare one.
+    measured["elsewhere"] = {"general": [silent, len(some)]}
+    return measured
+
+
 # -- controls ------------------------------------------------------------------------------
 
 
@@ -291,8 +314,11 @@ def soft(bench: Bench, way: str, part: int, options: Options, told: Told) -> Mea
     own = Options(**{**vars(options), "held": 2})
     measured = heard(bench, route, facts, own, told)
     other = bench.ask(facts, routes.of_another(facts, route), routes.asked)
+    chosen_by, fired = routes.found(bench, facts, route, routes.held(0))
     return {
         **measured,
+        "found": plain(bench.ask(facts, chosen_by, routes.held(0))),
+        "fired": fired,
         "of another": plain(other),
         "steps": steps,
         "losses": losses,

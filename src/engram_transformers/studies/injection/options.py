@@ -15,9 +15,10 @@ CONTROLS = (
     "keys and values of another fact",
     "late patch",
 )
+ADDRESSED = "keys and values, found by address"
 SWEPT = ("raw states", "chunks", "last token", "mean", "added")
 TRAINED = ("soft prompt, one question", "soft prompt, paraphrases")
-WAYS = (*REFERENCES, *CONTROLS, *TRAINED, *SWEPT)
+WAYS = (*REFERENCES, *CONTROLS, ADDRESSED, *TRAINED, *SWEPT)
 
 
 @dataclass(frozen=True)

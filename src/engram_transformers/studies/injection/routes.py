@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from engram_transformers.api import Host
+from engram_transformers.memories.shared.address import QuestionAddress
+from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.memories.shared.soft import usual_norm
 from engram_transformers.memories.shared.vectors import POOLED, to_norm
 from engram_transformers.models.modes import evaluating
 from engram_transformers.models.trace import block_inputs
+from engram_transformers.routing.meaning import MeaningAddress
 from engram_transformers.studies.injection.asking import Asking, Case, Heard, Injected
 from engram_transformers.studies.injection.facts import MadeUp
 from engram_transformers.studies.injection.format import Form
@@ -73,6 +76,15 @@ class Bench:
     def ask(self, facts: Sequence[MadeUp], route: Route, wording: Wording) -> list[Heard]:
         """What the host says to a wording of each fact."""
         return self.asking.ask([self.case(f, wording(f), route(f)) for f in facts])
+
+    def address(self, facts: Sequence[MadeUp]) -> QuestionAddress:
+        """Leads from questions to the facts' places in the list."""
+        encoder = open_encoder("minilm", adapter=self.adapter, tokens=self.tokens, written_by=None)
+        address = QuestionAddress(MeaningAddress(encoder))
+        taught = [fact.taught() for fact in facts]
+        for number, (fact, vectors) in enumerate(zip(taught, address.vectors(taught), strict=True)):
+            address.add(number, fact, vectors)
+        return address
 
     def bare(self, questions: Sequence[str]) -> list[str]:
         """What the host says to questions when nothing is given; each is asked once."""
@@ -172,6 +184,25 @@ def of_another(facts: Sequence[MadeUp], route: Route) -> Route:
     """What the route gives for the fact after the one that is asked for."""
     after = dict(zip(facts, [*facts[1:], *facts[:1]], strict=True))
     return lambda fact: route(after[fact])
+
+
+def found(
+    bench: Bench, facts: Sequence[MadeUp], route: Route, wording: Wording
+) -> tuple[Route, dict[str, str | None]]:
+    """What the route gives for the fact that the address finds, and which that was, by subject.
+
+    The address is that of the lookup memory, taught the questions and the wordings for training.
+    """
+    address = bench.address(facts)
+    fired = {fact.subject: address.decide(wording(fact)).value for fact in facts}
+
+    def chosen(fact: MadeUp) -> Given:
+        number = fired[fact.subject]
+        return Given() if number is None else route(facts[number])
+
+    return chosen, {
+        name: None if number is None else facts[number].subject for name, number in fired.items()
+    }
 
 
 def pooled(bench: Bench, name: str, *, layer: int, scale: float, count: int, behind: bool) -> Route:

@@ -13,7 +13,7 @@ from typing import Any
 from engram_transformers.studies.injection import measuring, routes
 from engram_transformers.studies.injection.facts import chosen
 from engram_transformers.studies.injection.findings import findings
-from engram_transformers.studies.injection.options import SWEPT, TRAINED, Options
+from engram_transformers.studies.injection.options import ADDRESSED, SWEPT, TRAINED, Options
 from engram_transformers.studies.injection.routes import Bench
 from engram_transformers.studies.options import configured
 from engram_transformers.studies.study import Done, Findings, Study, Unit, settings_of
@@ -71,6 +71,7 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
         "lookup memory": measuring.looked_up,
         "cached keys and values": measuring.cached,
         "late patch": measuring.late_patch,
+        ADDRESSED: measuring.addressed,
     }
     if way in special:
         return special[way](bench, options, told)
