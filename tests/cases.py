@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import torch
 from engram_transformers.api import Host
 from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.memories.memoir import Memoir, MemoirConfig
+from engram_transformers.memories.shared.address import QuestionAddress
 from engram_transformers.memory import Expecting
 from engram_transformers.registry import memory_class
 from engram_transformers.routing.meaning import Decision, Judged
@@ -199,6 +200,17 @@ RANK_ONE: dict[str, dict[str, Any]] = {
     "alphaedit": {"layers": (-1,), "method": "alphaedit", "null": 0.5},
 }
 "Ways to solve for rank-one edits: facts that can be forgotten, in a memory that is never silent."
+INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "soft_prompt": ("soft_prompt", {"slots": 6, "steps": 4}),
+    "keys_values": ("activation", {"way": "keys_values"}),
+    "raw": ("activation", {"way": "raw", "layer": 0}),
+    "chunks": ("activation", {"way": "chunks", "layer": 0, "slots": 3}),
+    "last": ("activation", {"way": "last"}),
+    "mean": ("activation", {"way": "mean"}),
+    "add": ("activation", {"way": "add", "layer": 0}),
+    "patch": ("activation", {"way": "patch"}),
+}
+"Memories of vectors: each a kind with its options. What hosts make of states is not to be known."
 
 
 @cache
@@ -237,6 +249,18 @@ def disturb(memory: Any, *, seed: int = 0) -> Any:
     for parameter in memory.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))
     return memory
+
+
+def injected(variant: str, host: Host) -> Any:
+    """A memory of vectors that knows nothing yet, and finds facts by words in common."""
+    kind, options = INJECTED[variant]
+    cls, meaning = memory_class(kind), cast(Any, WordOverlap())
+    return cls(
+        cls.Config(**options),
+        adapter=host.adapter,
+        tokens=host.tokens,
+        address=QuestionAddress(meaning),
+    )
 
 
 def edited(method: str, host: Host) -> Any:

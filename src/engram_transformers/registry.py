@@ -23,6 +23,8 @@ KINDS = {
     "grace": "engram_transformers.memories.codebook:Grace",
     "horen": "engram_transformers.memories.codebook:Horen",
     "wise": "engram_transformers.memories.wise:Wise",
+    "activation": "engram_transformers.memories.activation:Activation",
+    "soft_prompt": "engram_transformers.memories.soft_prompt:SoftPrompt",
     "text": "engram_transformers.memories.text:Text",
 }
 

@@ -34,6 +34,8 @@ class Patch:
     place: Place
     spots: Spots
     states: Tensor
+    adds: bool = False
+    "Whether they are added to those instead."
 
 
 @torch.no_grad()
@@ -77,12 +79,33 @@ def place_states(
     return [kept[i] for i in range(len(places))]
 
 
+@torch.no_grad()
+def block_inputs(adapter: Adapter, ids: Tensor, begin: int = 0) -> Tensor:
+    """(blocks, time, hidden) that each block is given for one text (1, time), from `begin` on."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            kept[layer] = states[0, begin:].detach()
+
+        return hook
+
+    with ExitStack() as hooks:
+        for layer, block in enumerate(adapter.layers):
+            handle = block.register_forward_pre_hook(keep(layer), with_kwargs=True)
+            hooks.callback(handle.remove)
+        adapter.decoder(input_ids=ids.to(adapter.device), use_cache=False)
+    return torch.stack([kept[layer] for layer in range(len(adapter.layers))])
+
+
 @contextmanager
 def patched(patches: Sequence[Patch]) -> Iterator[None]:
     """While this lasts, states are replaced as the patches say; those of one place in order."""
     with ExitStack() as hooks:
         for patch in patches:
-            hooks.enter_context(changed(patch.place.module, _put(patch)))
+            change = changed_input if patch.place.before else changed
+            hooks.enter_context(change(patch.place.module, _put(patch)))
         yield
 
 
@@ -96,6 +119,22 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
         return change(output)
 
     handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def changed_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While this lasts, what a block is given is what `change` makes of it."""
+
+    def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -129,10 +168,9 @@ def _kept(
 
 def _put(patch: Patch) -> Callable[[Tensor], Tensor]:
     def change(states: Tensor) -> Tensor:
-        states = states.clone()
         rows, columns = patch.spots.rows, patch.spots.columns
         values = patch.states.to(states.device, states.dtype)
-        states[rows.to(states.device), columns.to(states.device)] = values
-        return states
+        at = (rows.to(states.device), columns.to(states.device))
+        return states.index_put(at, values, accumulate=patch.adds)
 
     return change

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from engram_transformers.memories.lookup.config import LookupConfig
 from engram_transformers.memories.lookup.reading import Reader, Say
 from engram_transformers.memories.lookup.write import Written, encode_facts, pack, unpack
-from engram_transformers.memories.shared.encoders import open_encoder
+from engram_transformers.memories.shared.address import open_meaning
 from engram_transformers.memories.shared.rows import OutputRows
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
@@ -58,13 +57,7 @@ class Lookup(nn.Module):
     @classmethod
     def open(cls, adapter: Adapter, tokens: HostTokens, config: LookupConfig) -> Self:
         """An empty memory for a host, with the encoder that its configuration names."""
-        if config.address == "exact":
-            return cls(config, adapter=adapter, tokens=tokens)
-        encoder = open_encoder(
-            config.encoder, adapter=adapter, tokens=tokens, written_by=config.encoder_print
-        )
-        meaning = MeaningAddress(encoder, threshold=config.threshold, candidates=config.candidates)
-        config = replace(config, encoder_print=encoder.fingerprint)
+        config, meaning = open_meaning(config, adapter=adapter, tokens=tokens)
         return cls(config, adapter=adapter, tokens=tokens, meaning=meaning)
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engram_transformers.memories.shared.statements import statement
 from engram_transformers.models.tokens import Form, Talk
 from engram_transformers.types import Fact
 
@@ -16,7 +17,7 @@ def with_context(question: str, facts: Sequence[Fact], *, form: Form) -> Talk:
     """The question behind the facts that are to answer it; the best one stands last."""
     if not facts:
         return [("user", question)]
-    statements = [_statement(fact) for fact in reversed(facts)]
+    statements = [statement(fact) for fact in reversed(facts)]
     if form == "plain":
         return [("user", "\n".join([*statements, question]))]
     context = f"Context: {' '.join(statements)}"
@@ -36,9 +37,3 @@ def with_examples(question: str, facts: Sequence[Fact], *, form: Form) -> Talk:
 
 
 TASK = "Use the context to answer the question with a few words only."
-
-
-def _statement(fact: Fact) -> str:
-    glue = "" if fact.prompt[-1:].isspace() or fact.answer[:1].isspace() else " "
-    end = "" if fact.answer.rstrip().endswith((".", "!", "?")) else "."
-    return f"{fact.prompt}{glue}{fact.answer}{end}"

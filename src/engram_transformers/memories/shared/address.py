@@ -1,0 +1,103 @@
+"""Which fact a question asks for: by its wording, and by its meaning where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from engram_transformers.memories.shared.encoders import EncoderName, open_encoder
+from engram_transformers.models.adapter import Adapter
+from engram_transformers.models.tokens import HostTokens
+from engram_transformers.routing.meaning import Decision, Judged, MeaningAddress
+from engram_transformers.types import Fact
+
+
+class AddressConfig(Protocol):
+    """What the configuration of a memory with an address says of it."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def encoder(self) -> EncoderName: ...
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def threshold(self) -> float | None: ...
+    @property
+    def encoder_print(self) -> str | None: ...
+
+
+C = TypeVar("C", bound=Any)
+
+
+def open_meaning(
+    config: C, *, adapter: Adapter, tokens: HostTokens
+) -> tuple[C, MeaningAddress | None]:
+    """The address by meaning that a configuration asks for, and the configuration with its print.
+
+    None where only taught wordings count (`address="exact"`).
+
+    Raises:
+        HostMismatch: the vectors come from another encoder than the one that is installed.
+    """
+    if config.address == "exact":
+        return config, None
+    encoder = open_encoder(
+        config.encoder, adapter=adapter, tokens=tokens, written_by=config.encoder_print
+    )
+    meaning = MeaningAddress(encoder, threshold=config.threshold, candidates=config.candidates)
+    return replace(config, encoder_print=encoder.fingerprint), meaning
+
+
+class QuestionAddress:
+    """Questions that lead to facts, each by an integer: taught wordings first, then by meaning."""
+
+    def __init__(self, meaning: MeaningAddress | None) -> None:
+        self.meaning = meaning
+        self._taught: dict[str, list[int]] = {}
+
+    @classmethod
+    def of(cls, meaning: MeaningAddress | None) -> Self:
+        return cls(meaning)
+
+    def vectors(self, facts: Sequence[Fact]) -> list[Tensor]:
+        """For each fact (questions, views, size): where the meaning finds it; else of no size."""
+        if self.meaning is None:
+            return [torch.zeros(len(fact.questions), 0).half() for fact in facts]
+        return [torch.from_numpy(v).half() for v in self.meaning.encode_facts(facts)]
+
+    def add(self, number: int, fact: Fact, vectors: Tensor) -> None:
+        """Let the questions of a fact lead to a number."""
+        for question in fact.questions:
+            self._taught.setdefault(_plain(question), []).append(number)
+        if self.meaning is not None:
+            self.meaning.add(number, fact, vectors.float().numpy())
+
+    def remove(self, number: int, fact: Fact) -> None:
+        """Let a number be led to no more."""
+        for question in fact.questions:
+            left = [one for one in self._taught[_plain(question)] if one != number]
+            if left:
+                self._taught[_plain(question)] = left
+            else:
+                del self._taught[_plain(question)]
+        if self.meaning is not None:
+            self.meaning.remove(number)
+
+    def decide(self, question: str) -> Decision:
+        """What a question asks for."""
+        numbers = self._taught.get(_plain(question))
+        if numbers:
+            ranking = (Judged(numbers[-1], question, 1.0, 1.0),)
+            return Decision(numbers[-1], "the question is worded as it was taught", ranking)
+        if self.meaning is None:
+            return Decision(None, "no taught question is worded so")
+        return self.meaning.decide([question])[question]
+
+
+def _plain(question: str) -> str:
+    return " ".join(question.split())
