@@ -2,8 +2,9 @@
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `engram_peft` the Engram memory beside another library's, `engram_time` what it
-costs, `edits` the memories that write one edit at a time, `studies` which studies were run; these
-have pages of their own, `docs/studies/NAME.md`.
+costs, `edits` the memories that write one edit at a time, `memoir`, `memoir_masks` and
+`mask_search` the MEMOIR memory alone, `studies` which studies were run; these have pages of their
+own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -15,9 +16,11 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memoir_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
@@ -29,8 +32,16 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 COMPARED = RESULTS / "compare"
 EDITS = RESULTS / "edits"
+MEMOIR = RESULTS / "memoir"
 STUDIES = RESULTS / "studies"
-PAGES = ("results", "evaluation", "studies", "memories/engram", "memories/codebook")
+PAGES = (
+    "results",
+    "evaluation",
+    "studies",
+    "memories/engram",
+    "memories/codebook",
+    "memories/memoir",
+)
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -56,6 +67,9 @@ def main() -> None:
         "engram_time": engram_time_tables(),
         "studies": studies_table(),
         "edits": edits_table(),
+        "memoir": memoir_table(),
+        "memoir_masks": _stored("memoir_masks", memoir_tables.masks),
+        "mask_search": _stored("mask_search", memoir_tables.search),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -247,11 +261,31 @@ def edits_table() -> str:
         f"Each with its 95 % interval; {silent} unrelated prompts, as many rephrasings as facts.",
         "",
     ]
+    return "\n".join([*lines, *_origins(found, "memory")])
+
+
+def memoir_table() -> str:
+    """The MEMOIR memory by itself: many edits one at a time, and what each of its parts is for."""
+    found = read_results(MEMOIR) if MEMOIR.is_dir() else []
+    table = memoir_tables.edits(found)
+    return "\n".join([table, "", "Each with its 95 % interval.", "", *_origins(found, "task")])
+
+
+def _origins(found: Sequence[dict[str, Any]], by: str) -> list[str]:
+    """Where results come from, those from one place together."""
     origins: dict[str, list[str]] = {}
     for one in found:
-        origins.setdefault(_origin(one), []).append(f"{one['memory']}/{one['variant']}")
-    lines += [f"* {', '.join(names)}: {origin}" for origin, names in origins.items()]
-    return "\n".join(lines)
+        origins.setdefault(_origin(one), []).append(f"{one[by]}/{one['variant']}")
+    return [f"* {', '.join(names)}: {origin}" for origin, names in origins.items()]
+
+
+def _stored(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """The table of a benchmark's own file, and where that comes from."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return "not measured yet"
+    found = json.loads(path.read_text())
+    return f"{table(found)}\n\n{_origin(found)}"
 
 
 def _edit_cell(name: str, score: dict[str, float] | None) -> str:
@@ -297,7 +331,8 @@ def _origin(result: dict[str, Any]) -> str:
     came = result["provenance"]
     return (
         f"commit `{came['commit']}`, {came['date']}, {came['machine']}, torch {came['torch']}, "
-        f"transformers {came['transformers']}, {came['host']} in {came['dtype']}"
+        f"transformers {came['transformers']}"
+        + (f", {came['host']} in {came['dtype']}" if "host" in came else "")
     )
 
 
