@@ -3,7 +3,8 @@
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `edits` the
-memories that write one edit at a time, `studies` which studies were run; these have pages of their
+memories that write one edit at a time, `memoir`, `memoir_masks` and `mask_search` the MEMOIR memory
+alone, `studies` which studies were run; these have pages of their
 own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
@@ -16,10 +17,11 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memoir_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.unrelated import tables as unrelated_tables
 from engram_transformers.evaluation.metrics import share
@@ -32,8 +34,16 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 COMPARED = RESULTS / "compare"
 EDITS = RESULTS / "edits"
+MEMOIR = RESULTS / "memoir"
 STUDIES = RESULTS / "studies"
-PAGES = ("results", "evaluation", "studies", "memories/engram", "memories/codebook")
+PAGES = (
+    "results",
+    "evaluation",
+    "studies",
+    "memories/engram",
+    "memories/codebook",
+    "memories/memoir",
+)
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -55,11 +65,14 @@ def main() -> None:
         "speed": speed_table(),
         "failures": failures(),
         "compare": compare_table(),
-        "engram_peft": stored("engram_peft.json", engram_peft_tables),
+        "engram_peft": stored("engram_peft", engram_peft_tables),
         "engram_time": engram_time_tables(),
         "studies": studies_table(),
         "edits": edits_table(),
-        "unrelated": stored("unrelated.json", unrelated_tables),
+        "memoir": memoir_table(),
+        "memoir_masks": stored("memoir_masks", memoir_tables.masks),
+        "mask_search": stored("mask_search", memoir_tables.search),
+        "unrelated": stored("unrelated", unrelated_tables),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -242,15 +255,27 @@ def edits_table() -> str:
     found = sorted(found, key=lambda one: (one["task"] != "zsre", one["task"], one["n"]))
     lines = ["| set, memory | held | " + " | ".join(EDIT_COLUMNS.values()) + " |"]
     lines.append("|---" * (2 + len(EDIT_COLUMNS)) + "|")
-    origins: dict[str, list[str]] = {}
     for one in found:
         cells = [_edit_cell(name, one.get(name)) for name in EDIT_COLUMNS]
         name = f"{one['task']}, {one['memory']}/{one['variant']}"
         lines.append(f"| {name} | {one.get('taught', 0)} of {one['n']} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Each with its 95 % interval and n.", "", *_origins(found)])
+
+
+def memoir_table() -> str:
+    """The MEMOIR memory by itself: many edits one at a time, and what each of its parts is for."""
+    found = read_results(MEMOIR) if MEMOIR.is_dir() else []
+    table = memoir_tables.edits(found)
+    return "\n".join([table, "", "Each with its 95 % interval.", "", *_origins(found)])
+
+
+def _origins(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Where results come from, those from one place together."""
+    origins: dict[str, list[str]] = {}
+    for one in found:
+        name = f"{one['task']}, {one['memory']}/{one['variant']}"
         origins.setdefault(_origin(one), []).append(name)
-    lines += ["", "Each with its 95 % interval and n.", ""]
-    lines += [f"* {'; '.join(names)}: {origin}" for origin, names in origins.items()]
-    return "\n".join(lines)
+    return [f"* {'; '.join(names)}: {origin}" for origin, names in origins.items()]
 
 
 def _edit_cell(name: str, score: dict[str, float] | None) -> str:
@@ -263,9 +288,12 @@ def _edit_cell(name: str, score: dict[str, float] | None) -> str:
 
 
 def stored(name: str, tables: Callable[[Any], str]) -> str:
-    """What is shown of a result that has a file of its own."""
-    path = RESULTS / name
-    return tables(json.loads(path.read_text())) if path.exists() else "not measured yet"
+    """What is shown of a benchmark's own file, and where that comes from if it is one run's."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return "not measured yet"
+    found = json.loads(path.read_text())
+    return "\n\n".join([tables(found), *([_origin(found)] if "provenance" in found else [])])
 
 
 def failures() -> str:
@@ -297,7 +325,8 @@ def _origin(result: dict[str, Any]) -> str:
     came = result["provenance"]
     return (
         f"commit `{came['commit']}`, {came['date']}, {came['machine']}, torch {came['torch']}, "
-        f"transformers {came['transformers']}, {came['host']} in {came['dtype']}"
+        f"transformers {came['transformers']}"
+        + (f", {came['host']} in {came['dtype']}" if "host" in came else "")
     )
 
 

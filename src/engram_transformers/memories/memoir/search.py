@@ -18,8 +18,6 @@ from engram_transformers.memories.memoir.bits import Counts, Words, alike, ones,
 
 Found = list[tuple[int, float]]
 "Keys with how alike they are, best first."
-TOGETHER = 4096
-"Masks that are compared at once: what lies between then stays in the processor's cache."
 
 
 class Search(Protocol):
@@ -77,10 +75,10 @@ class PlainSearch:
         self.count = last
 
     def nearest(self, words: Words, *, threshold: float, top_k: int) -> Found:
-        n, shared = self.count, np.empty(self.count, np.int32)
-        for first in range(0, n, TOGETHER):
-            some = self.columns[:, first : min(first + TOGETHER, n)] & words[:, None]
-            popcount(some).sum(axis=0, dtype=np.int32, out=shared[first : first + TOGETHER])
+        n, shared = self.count, np.zeros(self.count, np.int32)
+        for column, word in zip(self.columns, words, strict=True):
+            if word:
+                shared += popcount(column[:n] & word)
         scores = alike(self.metric, shared, self.sizes[:n], ones(words[None])[0])
         return best(self.keys[:n], scores, threshold=threshold, top_k=top_k)
 

@@ -144,6 +144,18 @@ def test_answers_that_repeat_themselves_are_told_by_counting(
         assert host.ask(fact.prompt) == answer
 
 
+def test_an_answer_that_was_begun_goes_on_where_it_was_left(host: Host, tmp_path: Path) -> None:
+    with opened(host, tmp_path / "m") as memory:
+        memory.teach([REPORT])
+        prompt = host.tokens.prompt_ids(REPORT.prompt, form="chat")
+        answer = host.tokens.answer_ids(REPORT.prompt, REPORT.answer, form="chat")
+        for begun in range(len(answer)):
+            text = torch.tensor([[*prompt, *answer[:begun]]])
+            with torch.no_grad(), prompt_ends(host.model, [text.shape[1]]):
+                said = host.model(input_ids=text).logits[0, len(prompt) - 1 :].argmax(dim=-1)
+            assert said.tolist() == answer[: begun + 1]
+
+
 def test_an_edit_speaks_while_the_text_is_its_answer(host: Host, tmp_path: Path) -> None:
     with opened(host, tmp_path / "m") as memory:
         memory.teach([REPORT])
