@@ -1,19 +1,22 @@
 """How many edits a residual matrix holds, and one that is wider, beside values of each edit's own.
 
-    python -m benchmarks.memoir_capacity --edits 60
+    python -m benchmarks.memoir_capacity --edits 60 [--numbers]
 
-Edits of ZsRE are written one after another in closed form, in the last block. To a matrix that all
-share each writes by least squares, from the activations in the columns of its mask to the values of
-its tokens, on top of what is there. Then all are asked for, with the right edit's columns open, so
-that nothing but what the matrix holds decides. Exact: every token of the answer and the stop token
-is the first choice. One row a memory, as a table.
+Edits of ZsRE, or made-up numbers that repeat their digits, are written one after another in closed
+form, in the last block. To a matrix that all share each writes by least squares, from the
+activations in the columns of its mask to the values of its tokens, on top of what is there. Then
+all are asked for, with the right edit's columns open, so that nothing but what the matrix holds
+decides. A matrix of each edit's own is written likewise. Values of an edit's own need no matrix:
+which of them is added is counted. Exact: every token of the answer and the stop token is the first
+choice. One row a memory, as a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +31,13 @@ from engram_transformers.memories.memoir.write import Slots, lead
 
 RIDGE = 1e-3
 "Relative to the mean square of an activation vector."
+WORDINGS = (
+    ("Which port does the {} service use?", "What port is used by the {} service?"),
+    ("What is the room number of the {} office?", "Which room is the {} office in?"),
+    ("In which year did the {} project start?", "When did the {} project begin?"),
+    ("What is the code of the {} door?", "Which code opens the {} door?"),
+)
+NAMES = ("billing", "mail", "search", "audit", "print", "backup", "login", "report", "stock", "pay")
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,30 @@ class Edit:
     features: Tensor
 
 
-def edits(memory: Memoir, count: int, seed: int) -> Iterator[Edit]:
-    """Facts of ZsRE as the host reads them."""
+def facts_of_zsre(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """Questions, other wordings and answers."""
     task = zsre().cut(count, seed=seed)
     other = {question.fact: question.text for question in task.asked["paraphrase"]}
+    yield from ((fact.prompt, other[fact.id], fact.answer) for fact in task.facts)
+
+
+def numbers(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """The same with numbers of four to seven digits, of which one comes again and again."""
+    draw = random.Random(seed)
+    for prompt, other in WORDINGS:
+        for name in NAMES[: -(-count // len(WORDINGS))]:
+            often = draw.choice("123456789")
+            digits = (draw.choice((often, often, draw.choice("0123456789"))) for _ in range(7))
+            number = "".join(digits)[: draw.randint(4, 7)]
+            yield prompt.format(name), other.format(name), number
+
+
+def edits(memory: Memoir, facts: Iterable[tuple[str, str, str]]) -> Iterator[Edit]:
+    """Facts as the host reads them."""
     texts = [
-        [text_of(text, fact.answer, memory.tokens)]
-        for fact in task.facts
-        for text in (fact.prompt, other[fact.id])
+        [text_of(text, answer, memory.tokens)]
+        for prompt, other, answer in facts
+        for text in (prompt, other)
     ]
     read = batches(memory.passes, texts)
     for taught, reworded in zip(read, read, strict=True):
@@ -54,29 +80,36 @@ def edits(memory: Memoir, count: int, seed: int) -> Iterator[Edit]:
         yield Edit(taught, reworded, mask.nonzero()[:, 0])
 
 
-def scores(memory: Memoir, given: list[Edit], *, times: int | None) -> tuple[float, float]:
+def scores(
+    memory: Memoir, given: list[Edit], *, times: int | None, counted: bool = False
+) -> tuple[float, float]:
     """Share of edits exact after all were written, as taught and as reworded.
 
     Args:
-        times: width of the shared matrix over the layer's; None for values of each edit's own.
+        times: width of the shared matrix over the layer's; None for one of each edit's own.
+        counted: whether the place in the answer is known, and not read from the activations.
     """
     features, hidden = memory.fingerprinter.hidden_size, memory.adapter.hidden_size
-    own: list[Tensor] = []
+    own: list[tuple[Tensor, Tensor]] = []
     shared = torch.zeros(hidden, features * (times or 0))
     assert memory.closed_form is not None
     for number, edit in enumerate(given):
         keys, slots = edit.taught.keys[:, edit.features], Slots.in_batch(edit.taught, memory.tokens)
         at = columns(edit.features, number, times or 1)
         there = keys @ shared[:, at].T if times else keys.new_zeros(len(keys), hidden)
-        own.append(memory.closed_form.values(edit.taught.stream + there, slots))
+        values = memory.closed_form.values(edit.taught.stream + there, slots)
+        own.append((values, reads_for(keys, slots)))
         if times:
-            shared[:, at] += own[-1].T @ reads_for(keys, slots)
+            shared[:, at] += values.T @ own[-1][1]
 
     def added(number: int, edit: Edit, batch: Batch) -> Tensor:
         keys = batch.keys[:, edit.features]
         if times:
             return keys @ shared[:, columns(edit.features, number, times)].T
-        return own[number][Slots.in_batch(batch, memory.tokens).of]
+        values, reads = own[number]
+        if counted:
+            return values[Slots.in_batch(batch, memory.tokens).of]
+        return keys @ reads.T @ values
 
     return exact(memory, given, added, "taught"), exact(memory, given, added, "reworded")
 
@@ -113,22 +146,26 @@ def exact(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edits", type=int, default=60)
+    parser.add_argument("--numbers", action="store_true", help="numbers in place of ZsRE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2-135m")
     args = parser.parse_args()
     host = load(args.model)
-    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig())
-    given = list(edits(memory, args.edits, args.seed))
-    print(f"{len(given)} edits, seed {args.seed}, {args.model}\n")
+    memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(match="words"))
+    facts = numbers if args.numbers else facts_of_zsre
+    given = list(edits(memory, facts(args.edits, args.seed)))
+    what = "numbers" if args.numbers else "edits of ZsRE"
+    print(f"{len(given)} {what}, seed {args.seed}, {args.model}\n")
     print("| memory | taught, exact | reworded, exact | seconds (process) |\n|---|---|---|---|")
-    for times, name in (
-        (1, "one matrix, as wide as the layer"),
-        (8, "one matrix, 8 times as wide"),
-        (64, "one matrix, 64 times as wide"),
-        (None, "values of each edit's own"),
+    for times, counted, name in (
+        (1, False, "one matrix, as wide as the layer"),
+        (8, False, "one matrix, 8 times as wide"),
+        (64, False, "one matrix, 64 times as wide"),
+        (None, False, "a matrix of each edit's own"),
+        (None, True, "values of each edit's own, counted"),
     ):
         start = time.process_time()
-        taught, reworded = scores(memory, given, times=times)
+        taught, reworded = scores(memory, given, times=times, counted=counted)
         print(f"| {name} | {taught:.3f} | {reworded:.3f} | {time.process_time() - start:.1f} |")
 
 

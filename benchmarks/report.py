@@ -264,7 +264,8 @@ def edits_table() -> str:
 
 def memoir_table() -> str:
     """The MEMOIR memory by itself: many edits one at a time, and what each of its parts is for."""
-    found = read_results(MEMOIR) if MEMOIR.is_dir() else []
+    among = [one for one in read_results(EDITS) if one["memory"] == "memoir"]
+    found = [*(read_results(MEMOIR) if MEMOIR.is_dir() else []), *among]
     table = memoir_tables.edits(found)
     return "\n".join([table, "", "Each with its 95 % interval.", "", *_origins(found)])
 

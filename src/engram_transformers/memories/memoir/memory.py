@@ -35,7 +35,7 @@ from engram_transformers.memories.shared.layout import by_rows
 from engram_transformers.memory import Row, Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
-from engram_transformers.routing.meaning import Decision, MeaningAddress
+from engram_transformers.routing.meaning import Array, Decision, MeaningAddress
 from engram_transformers.types import Candidate, Fact, Firing
 
 _numbers = itertools.count(1)
@@ -47,7 +47,6 @@ class _Kept:
     """An edit that the memory holds."""
 
     id: str
-    fact: Fact
     mask: Words
     "(words,): of its prompt."
     answers: tuple[Answer, ...]
@@ -100,13 +99,13 @@ class Memoir(nn.Module):
     def open(cls, adapter: Adapter, tokens: HostTokens, config: MemoirConfig) -> Self:
         """An empty memory for a host, calibrated to it unless the configuration says how it is."""
         _check(config, blocks=len(adapter.layers))
+        config, meaning = _matched(config, adapter, tokens)
         place = place_for(adapter, tokens, layer=config.layer, name=config.place)
         passes = Passes(adapter, place, prefix=prefix_of(tokens))
         if config.host_usual is None:
             usual = usual_of(passes, tokens, top_k=config.top_k, seed=config.seed)
         else:
             usual = Usual.read(config.host_usual, features=features_at(adapter, place))
-        config, meaning = _matched(config, adapter, tokens)
         config = replace(
             config,
             place="mlp_out" if place.name == "mlp_out" else "block_out",
@@ -191,11 +190,11 @@ class Memoir(nn.Module):
             )
         self.version = next(_numbers)
         for id, fact, delta in new:
-            masks, answers = self._masks(fact, delta), answers_in(delta)
+            masks, vectors = self._masks(fact, delta), self._vectors(delta)
+            answers = answers_in(delta)
             edit = self._edits[id] = next(self._unused)
-            self._facts[edit] = _Kept(id, fact, masks[0], answers)
+            self._facts[edit] = _Kept(id, masks[0], answers)
             self.payload.add(edit, self.mask_of(id).nonzero()[:, 0], delta)
-            vectors = delta["vectors"].float().numpy() if self.meaning is not None else None
             self.retriever.add(edit, fact, masks, vectors)
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -223,6 +222,17 @@ class Memoir(nn.Module):
                 "memory from a copy, or export its facts and teach them to a new one"
             )
         return found.numpy().view(np.uint64)
+
+    def _vectors(self, delta: Tensors) -> Array | None:
+        """(questions, size) of a delta where an encoder compares them."""
+        if self.meaning is None:
+            return None
+        if "vectors" not in delta:
+            raise StoreDamaged(
+                "an edit lacks its vectors; restore the memory from a copy, or export its facts "
+                "and teach them to a new one"
+            )
+        return delta["vectors"].float().numpy()
 
     def _written(
         self, batch: Batch, questions: int, *, shared: Tensor | None, refine: bool

@@ -43,8 +43,8 @@ def best(keys: Counts, scores: NDArray[np.float64], *, threshold: float, top_k: 
         last = len(scores) - top_k
         threshold = max(threshold, float(np.partition(scores, last)[last]))
     able = np.flatnonzero(scores >= threshold)
-    order = np.lexsort((keys[able], -scores[able]))[:top_k]
-    return [(int(keys[i]), float(scores[i])) for i in able[order]]
+    able = able[np.lexsort((keys[able], -scores[able]))[:top_k]]
+    return list(zip(keys[able].tolist(), scores[able].tolist(), strict=True))
 
 
 class PlainSearch:

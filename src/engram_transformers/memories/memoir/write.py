@@ -11,7 +11,8 @@ A delta holds
 * ``labels`` int32 (slots,): the tokens of each way to write the answer, one after another;
 * ``sizes`` int32 (ways,): how many of them each way has, and ``spaced`` uint8 (ways,): whether it
   is for prompts that an answer continues after a space;
-* ``values`` float32 (slots, hidden).
+* ``values`` float32 (slots, hidden);
+* ``vectors`` float16 (questions, size), where a sentence encoder compares questions.
 
 For the shared matrix of the paper it holds ``written`` float32 (hidden, columns) in place of the
 values, and ``decay`` (1,), by which everything written before was multiplied.

@@ -156,6 +156,22 @@ def test_an_answer_that_was_begun_goes_on_where_it_was_left(host: Host, tmp_path
             assert said.tolist() == answer[: begun + 1]
 
 
+def test_an_answer_is_written_as_its_prompt_wants_it(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.tokens, "form", "plain")
+    fact = Fact("The door is painted", "green and red", paraphrases=("Colours of the door:\n",))
+    with opened(host, tmp_path / "m") as memory:
+        assert memory.teach([fact]).taught == (fact.id,)
+        ways = memory.memory.answers(0)
+        assert [way.spaced for way in ways] == [True, False]
+        assert [way.tokens for way in ways] == [
+            tuple(host.tokens.answer_ids(question, fact.answer, form="plain"))
+            for question in fact.questions
+        ]
+        assert {host.ask(question) for question in fact.questions} == {fact.answer}
+
+
 def test_an_edit_speaks_while_the_text_is_its_answer(host: Host, tmp_path: Path) -> None:
     with opened(host, tmp_path / "m") as memory:
         memory.teach([REPORT])
