@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Self, get_args
 
 import torch
@@ -121,8 +122,8 @@ class Activation(Injecting):
         longest = self.adapter.max_length()
         if longest is not None and len(ids) > longest:
             raise BadInput(
-                f"{fact.prompt!r} and what stands before it are {len(ids)} tokens, and this host "
-                f"reads {longest}; shorten the fact"
+                f"{shorten(fact.prompt, 60)!r} and what stands before it are {len(ids)} tokens, "
+                f"and this host reads {longest}; shorten the fact"
             )
         return torch.tensor([ids], device=self.adapter.device)
 
