@@ -151,3 +151,19 @@ def test_a_capital_is_recalled_late_and_patched_from_there(host: Host) -> None:
     early, late = found.layers
     assert early.effect == "no_change" and late.effect == "transferred"
     assert [one.effect for one in found.control].count("transferred") == 0
+
+
+def test_vectors_that_are_injected_say_a_fact_and_can_be_forgotten(
+    host: Host, tmp_path: Path
+) -> None:
+    fact = Fact(FACTS[0].prompt, "8443", ("Which port does the billing service listen on?",))
+    quiet = UNKNOWN[1]
+    before = logits(host, quiet)
+    for kind, options in (("activation", {}), ("soft_prompt", {"steps": 40})):
+        with host.open_memory(tmp_path / kind, kind=kind, **options) as memory:
+            receipt = memory.teach([fact])
+            assert receipt.ids == (fact.id,), receipt.refused
+            assert fact.answer in host.ask("On which port is the billing service?")
+            assert torch.equal(logits(host, quiet), before)
+            memory.forget(receipt.ids)
+            assert host.ask(fact.prompt) != fact.answer

@@ -15,7 +15,7 @@ from conftest import traces
 from engram_transformers.api import Host
 from engram_transformers.attaching import attach, detach, prompt_ends
 from engram_transformers.evaluation.silence import bare, bit_equal
-from engram_transformers.memories.shared.statements import statement
+from engram_transformers.memories.shared.statements import told
 
 HOSTS = ("llama", "gemma2", "gpt2")
 ASKED = tuple(fact.prompt for fact in FACTS)
@@ -130,7 +130,7 @@ def test_keys_and_values_are_those_of_the_text(host: Host) -> None:
         states = board.facts[board.numbers[fact.id]][2]
         given = board.given(states)
         head, tail = board.parts(fact.prompt, given)
-        text = [*head, *host.tokens.encode(statement(fact)), *tail]
+        text = [*head, *host.tokens.encode(told(fact)), *tail]
         expected = logits(host, text)[0, -len(tail) - 2 :]
         with attach(host.model, memory):
             [composed] = prompts(host, (fact.prompt,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Self, get_args
 
 import torch
@@ -14,7 +15,7 @@ from engram_transformers.memories.activation.config import ActivationConfig, Way
 from engram_transformers.memories.shared.address import QuestionAddress, open_meaning
 from engram_transformers.memories.shared.injecting import Act, Board, Injecting
 from engram_transformers.memories.shared.soft import usual_norm
-from engram_transformers.memories.shared.statements import statement
+from engram_transformers.memories.shared.statements import told
 from engram_transformers.memories.shared.vectors import POOLED, mean, to_norm
 from engram_transformers.memory import Tensors
 from engram_transformers.models.adapter import Adapter
@@ -85,7 +86,7 @@ class Activation(Injecting):
         """(blocks, n, hidden) of a fact."""
         if self.config.way == "patch":
             return self._answering(fact)[None]
-        head, text = self._head(fact), self.board.tokens.encode(statement(fact))
+        head, text = self._head(fact), self.board.tokens.encode(told(fact))
         ids = self._fitting(fact, [*head, *text])
         if self.config.way == "keys_values":
             return _finite(block_inputs(self.adapter, ids, len(head)))
@@ -102,7 +103,7 @@ class Activation(Injecting):
     def _answering(self, fact: Fact) -> Tensor:
         """(answer, hidden): states where the host that reads the fact has to choose its answer."""
         tokens = self.board.tokens
-        prompt, _ = self.board.parts(fact.prompt, statement(fact))
+        prompt, _ = self.board.parts(fact.prompt, told(fact))
         answer = tokens.answer_ids(fact.prompt, fact.answer, form=tokens.ask_form)
         ids = self._fitting(fact, [*prompt, *answer[:-1]])
         kept = place_states(self.adapter, ids, torch.ones_like(ids), [self.place])[0]
@@ -112,7 +113,7 @@ class Activation(Injecting):
         """Token ids of a prompt up to where a fact's text stands."""
         if self.board.slots is not None:
             return self.board.parts(fact.prompt, self.board.slots.text)[0]
-        both = [self.board.parts(fact.prompt, given)[0] for given in ("", statement(fact))]
+        both = [self.board.parts(fact.prompt, given)[0] for given in ("", told(fact))]
         pairs = enumerate(zip(*both, strict=False))
         return both[0][: next((i for i, (a, b) in pairs if a != b), len(both[0]))]
 
@@ -121,8 +122,8 @@ class Activation(Injecting):
         longest = self.adapter.max_length()
         if longest is not None and len(ids) > longest:
             raise BadInput(
-                f"{fact.prompt!r} and what stands before it are {len(ids)} tokens, and this host "
-                f"reads {longest}; shorten the fact"
+                f"{shorten(fact.prompt, 60)!r} and what stands before it are {len(ids)} tokens, "
+                f"and this host reads {longest}; shorten the fact"
             )
         return torch.tensor([ids], device=self.adapter.device)
 

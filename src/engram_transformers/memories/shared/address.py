@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from engram_transformers.memories.shared.encoders import EncoderName, open_encoder
+from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.meaning import Decision, Judged, MeaningAddress
 from engram_transformers.types import Fact
 
-
-class AddressConfig(Protocol):
-    """What the configuration of a memory with an address says of it."""
-
-    @property
-    def address(self) -> str: ...
-    @property
-    def encoder(self) -> EncoderName: ...
-    @property
-    def candidates(self) -> int: ...
-    @property
-    def threshold(self) -> float | None: ...
-    @property
-    def encoder_print(self) -> str | None: ...
-
-
 C = TypeVar("C", bound=Any)
+"A configuration with the fields `address`, `encoder`, `candidates`, `threshold`, `encoder_print`."
 
 
 def open_meaning(
@@ -59,10 +44,6 @@ class QuestionAddress:
     def __init__(self, meaning: MeaningAddress | None) -> None:
         self.meaning = meaning
         self._taught: dict[str, list[int]] = {}
-
-    @classmethod
-    def of(cls, meaning: MeaningAddress | None) -> Self:
-        return cls(meaning)
 
     def vectors(self, facts: Sequence[Fact]) -> list[Tensor]:
         """For each fact (questions, views, size): where the meaning finds it; else of no size."""

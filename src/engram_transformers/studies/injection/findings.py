@@ -26,6 +26,8 @@ Ways = Mapping[str, Parts]
 LOGPROB, EXACT, CONTAINS, ENDED, LOOPS = range(5)
 "Where what stands in a case."
 ONE, SEVERAL = TRAINED
+FAILING = ("empty slots", "random vectors", "keys and values of another fact", "late patch")
+"Controls that have to fail, and one that is asked otherwise."
 NOTES = (
     "Said exactly: what was generated, greedily and up to its natural end, equals the answer after "
     "normalisation. Among other words: what was generated holds it. Neither looks at the prompt.",
@@ -64,7 +66,33 @@ def findings(ways: Ways) -> Findings:
     ]  # fmt: skip
     plots: list[Plot | Heatmap] = [_bars(asked, held), *_heatmaps(ways), *_late(ways)]
     shown = tuple(table for table in tables if table.rows)
-    return Findings(shown, tuple(plots), (*NOTES, *_left(known)))
+    return Findings(shown, tuple(plots), (*_use(ways, asked, held), *NOTES, *_left(known)))
+
+
+def _use(ways: Ways, asked: Mapping[str, Cases], held: Mapping[str, Cases]) -> Iterator[str]:
+    """What a reader who wants to use one of these has to know, from the numbers alone."""
+    null = held.get("random vectors") or held.get("nothing")
+    tried = [way for way in WAYS if held.get(way) and way not in ("nothing", *FAILING)]
+    if null:
+        works = {way: _works(_said(held[way]), _said(null)) for way in tried}
+        for verdict, words in ((True, "say"), (None, "may say"), (False, "do not say")):
+            names = [
+                f"{way} {_said(held[way]).value:.2f}" for way in tried if works[way] is verdict
+            ]
+            if names:
+                yield f"In held-out words, these {words} facts more often than the control: " + (
+                    "; ".join(names) + "."
+                )
+    one, several = _by_fact(held.get(ONE, ())), _by_fact(held.get(SEVERAL, ()))
+    both = sorted(set(one) & set(several))
+    if both:
+        gain = mean(several[fact][1] - one[fact][1] for fact in both)
+        sure = "excludes 0" if gain.low > 0 or gain.high < 0 else "does not exclude 0"
+        yield (
+            f"Soft prompts trained on paraphrases say {gain.value:+.2f} of held-out wordings "
+            f"compared with those trained on one question ({gain.low:+.2f} to {gain.high:+.2f}, "
+            f"{len(both)} facts): the interval {sure}."
+        )
 
 
 def _has(parts: Parts) -> bool:

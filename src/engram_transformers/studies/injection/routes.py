@@ -14,8 +14,7 @@ from engram_transformers.memories.shared.address import QuestionAddress
 from engram_transformers.memories.shared.encoders import open_encoder
 from engram_transformers.memories.shared.soft import usual_norm
 from engram_transformers.memories.shared.vectors import POOLED, to_norm
-from engram_transformers.models.modes import evaluating
-from engram_transformers.models.trace import block_inputs
+from engram_transformers.models.trace import block_inputs, place_states
 from engram_transformers.routing.meaning import MeaningAddress
 from engram_transformers.studies.injection.asking import Asking, Case, Heard, Injected
 from engram_transformers.studies.injection.facts import MadeUp
@@ -116,16 +115,9 @@ class Bench:
         key = f"{statement}\n"
         if key not in self._read:
             ids = torch.tensor([[*self.form.head, *self.form.text(statement)]])
-            kept: list[Tensor] = []
-            hook = self.adapter.layers[-1].register_forward_hook(
-                lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out)
-            )
-            try:
-                with torch.no_grad(), evaluating(self.adapter.model):
-                    self.adapter.decoder(input_ids=ids, use_cache=False)
-            finally:
-                hook.remove()
-            self._read[key] = kept[0][0, len(self.form.head) :]
+            place = self.adapter.place("block_out", -1)
+            [states] = place_states(self.adapter, ids, torch.ones_like(ids), [place])
+            self._read[key] = states[0, len(self.form.head) :]
         return self._read[key]
 
 
