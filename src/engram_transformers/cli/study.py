@@ -51,19 +51,26 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--stored", action="store_true", help="run nothing; conclude from the units that are done"
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the study's own small options, which take minutes; kept in DIR/quick",
+    )
     parser.add_argument("--no-plots", action="store_true", help="draw nothing (needs matplotlib)")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from engram_transformers.studies.catalogue import studies, study_named
-    from engram_transformers.studies.options import configured
+    from engram_transformers.studies.options import configured, quickly
 
     if args.name is None:
         return _studies(studies(), json=args.json)
     study = study_named(args.name)
-    options = configured(study.Options, dict(map(option, args.set)))
-    folder = args.out or FOLDER / study.name
+    given = (quickly(study) if args.quick else {}) | dict(map(option, args.set))
+    options = configured(study.Options, given)
+    # Not beside the stored studies: pages and reports are made of those.
+    folder = (args.out or FOLDER / study.name) / ("quick" if args.quick else "")
     units = study.plan(options)
     if args.list:
         return _listed(study, options, units, folder, json=args.json)

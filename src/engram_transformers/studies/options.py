@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engram_transformers.errors import BadInput
+from engram_transformers.studies.study import Study
 
 
 def configured(options: type[Any], given: Mapping[str, Any]) -> Any:
@@ -22,6 +23,13 @@ def configured(options: type[Any], given: Mapping[str, Any]) -> Any:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise BadInput(f"no option is called {name!r}; {hint}")
     return options(**{name: _like(known[name], value, name) for name, value in given.items()})
+
+
+def quickly(study: Study) -> dict[str, Any]:
+    """The options with which a study takes a few minutes; `BadInput` where it has none."""
+    if not study.quick:
+        raise BadInput(f"{study.name} has no quick form; make it smaller with --set")
+    return dict(study.quick)
 
 
 def meanings(options: type[Any]) -> dict[str, str]:

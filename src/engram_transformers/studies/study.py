@@ -121,6 +121,8 @@ class Study:
     "Does one unit."
     conclude: Callable[[Any, Sequence[Done]], Findings]
     "What follows, also from some of the units: a study that was interrupted has a page too."
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    "Options with which it shows in a few minutes that it works; empty: there are none."
 
 
 def row(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engram_transformers.cli.eval import option
 from engram_transformers.studies import table_size
 
 TINY = [
@@ -64,6 +65,18 @@ def test_an_interrupted_study_goes_on(engram: Any, monkeypatch: pytest.MonkeyPat
     assert ran.status == 0 and "1 done already" in ran.err
 
 
+def test_a_quick_form_has_options_of_its_own(
+    engram: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = dict(map(option, (one.removeprefix("--set=") for one in TINY)))
+    quick = table_size.Study(**{**vars(table_size.STUDY), "quick": small})
+    monkeypatch.setattr(table_size, "STUDY", quick)
+    ran = engram("study", "table_size", "--quick", "--set", "runs=2", "-o", "out", "--no-plots")
+    assert ran.status == 0
+    result = json.loads((tmp_path / "out" / "quick" / "result.json").read_text())
+    assert result["options"]["rows"] == [64, 256] and result["options"]["runs"] == 2
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
@@ -72,6 +85,7 @@ def test_an_interrupted_study_goes_on(engram: Any, monkeypatch: pytest.MonkeyPat
         (["table_size", "--set", "rows"], "not KEY=VALUE"),
         (["table_size", "--set", "rows=3"], "at least two"),
         (["table_size", "--jobs", "0"], "whole number"),
+        (["table_size", "--quick"], "no quick form"),
     ],
 )
 def test_bad_input(engram: Any, argv: list[str], words: str) -> None:
