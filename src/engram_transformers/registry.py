@@ -23,6 +23,7 @@ KINDS = {
     "grace": "engram_transformers.memories.codebook:Grace",
     "horen": "engram_transformers.memories.codebook:Horen",
     "wise": "engram_transformers.memories.wise:Wise",
+    "implicit": "engram_transformers.memories.implicit:Implicit",
     "text": "engram_transformers.memories.text:Text",
 }
 

@@ -14,6 +14,7 @@ STUDIES = {
     "exact_match": "engram_transformers.studies.exact_match.study",
     "prepopulation": "engram_transformers.studies.prepopulation.study",
     "demos": "engram_transformers.studies.demos.study",
+    "implicit": "engram_transformers.studies.implicit.study",
     "table_size": "engram_transformers.studies.table_size",
 }
 "Modules that hold a `STUDY`; they are imported when they are asked for."
