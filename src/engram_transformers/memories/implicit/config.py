@@ -15,12 +15,12 @@ UPDATES = ("importance", "always")
 
 @dataclass(frozen=True)
 class ImplicitConfig:
-    """Slots that a sequence writes chunk by chunk as it is read, and reads from the next chunk on."""
+    """Slots that a sequence writes chunk by chunk, and reads from the next chunk on."""
 
     layers: tuple[int, ...] | None = None
     "Blocks before which there are slots, counted from 0; None: the middle one."
     form: Form = "slots"
-    "How a chunk is written: token by token (`slots`), by low rank (`linformer`), or the `original`."
+    "How a chunk is written: as tokens (`slots`), by low rank (`linformer`), or the `original`."
     slots: int = 32
     "Slots that each sequence has."
     width: int = 32

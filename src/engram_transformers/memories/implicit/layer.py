@@ -2,8 +2,9 @@
 
 With n a norm without gain, h = n(x) the states before a block and c a short causal convolution:
 
-    q_t = norm(W_Q c(h)_t)     k_t = norm(W_K c(h)_{t-1})     v_t = W_V h_t     g_t = sigmoid(w h_t + b)
-    read    y_t = x_t + W_O sum_s p_ts V_s        p_t = softmax(q_t K / (sqrt(width) T) + log F, null)
+    q_t = norm(W_Q c(h)_t)    k_t = norm(W_K c(h)_{t-1})    v_t = W_V h_t    g_t = sigmoid(w h_t + b)
+    read    y_t = x_t + gain W_O sum_s p_ts V_s
+            p_t = softmax(q_t K / (sqrt(width) T) + log F, null)
 
 Slots K, V with strengths F are those at the beginning of the token's chunk. `null` is a learned
 logit with the value zero, so that a token which finds nothing adds next to nothing; empty slots
@@ -100,8 +101,10 @@ class ImplicitLayer(nn.Module):
         # stood behind words like the last ones.
         self.key_weight = nn.Parameter(self.query.detach().clone())
         self.taps = nn.Parameter(torch.full((config.kernel, hidden), config.kernel**-0.5))
-        self.value = drawn(hidden, hidden, size=hidden**-0.5)
-        self.out = nn.Parameter(torch.zeros(hidden, hidden))
+        # What stood there is read as it stood there; only how much of it counts is learned first.
+        self.value = nn.Parameter(torch.eye(hidden))
+        self.out = nn.Parameter(torch.eye(hidden))
+        self.gain = nn.Parameter(torch.zeros(hidden))
         self.null = nn.Parameter(torch.zeros(()))
         if config.form == "linformer":
             self.project = nn.Parameter(_segments(config.writes, config.chunk, noise))
@@ -222,7 +225,7 @@ class ImplicitLayer(nn.Module):
         null = self.null.expand(*logits.shape[:2], 1)
         weights = torch.softmax(torch.cat([logits, null], -1), -1)[..., :-1]
         self._seen(reads=weights)
-        return weights @ slots.values @ self.out.T * self.size
+        return weights @ slots.values @ self.out.T * self.gain * self.size
 
     def written(self, x: Tensor, slots: Slots | None) -> Slots:
         """The slots after a chunk of states (rows, time, hidden) was read.

@@ -1,4 +1,4 @@
-"""What follows from the runs: losses, recall, influence, usage, sweeps, and the seed's similarity."""
+"""What follows from the runs: losses, recall, influence, usage, sweeps, the seed's measure."""
 
 from __future__ import annotations
 

@@ -78,6 +78,8 @@ def made(variant: str, changes: dict[str, Any], text: Text, options: Options, se
         inner=options.inner,
         context=text.window * (options.windows if whole else 1),
         seed=seed,
+        # So that what tokens have in common does not soon outgrow what tells them apart.
+        spread=options.hidden**-0.5,
     )
     if variant in (NONE, WHOLE):
         return Net(model, None, whole)
