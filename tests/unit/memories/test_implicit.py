@@ -194,7 +194,7 @@ def test_generation_goes_on_from_what_is_held(memory: Any) -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "slots": 3, "writes": 1, "chunk": 5, "rate": 0.5, "decay": 0.5, "norm": "layer",
+    "slots": 3, "writes": 1, "chunk": 5, "rate": 0.2, "decay": 0.5, "norm": "layer",
     "temperature": 1.0, "kernel": 2, "update": "always", "reset_every": 2, "layers": (1,),
     "form": "linformer", "width": 4,
 }  # fmt: skip
@@ -223,9 +223,10 @@ def test_options_of_the_original_change_what_it_does(name: str, value: Any) -> N
 
 
 def test_slots_are_emptied_after_so_many_chunks() -> None:
-    with attach(HOST.model, opened(reset_every=2)) as held:
-        held.memory.read(ids(1, 12)[0].tolist())  # type: ignore[attr-defined]
-        [slots, _] = held.memory.held.values()  # type: ignore[attr-defined]
+    memory = opened(reset_every=2)
+    with attach(HOST.model, memory):
+        memory.read(ids(1, 12)[0].tolist())
+        [slots, _] = memory.held.values()
         # Three chunks: the third is alone in the slots.
         assert int((slots.strength > 0).sum()) == 2 and slots.chunks == 3
 
@@ -234,7 +235,7 @@ def test_what_cannot_be_says_so() -> None:
     for wrong in (
         {"slots": 0}, {"form": "lstm"}, {"norm": "l3"}, {"update": "never"}, {"rate": 0.0},
         {"decay": 1.5}, {"temperature": 0.0}, {"reset_every": -1}, {"layers": (1, 1)},
-        {"writes": 9, "chunk": 8}, {"writes": 40, "chunk": 64}, {"window": 0},
+        {"writes": 9, "chunk": 8, "form": "linformer"}, {"writes": 40, "chunk": 64}, {"window": 0},
     ):  # fmt: skip
         with pytest.raises(BadInput):
             ImplicitConfig(**wrong)  # type: ignore[arg-type]
@@ -312,7 +313,7 @@ def test_training_teaches_it_to_find_what_an_earlier_window_said() -> None:
                 said = model(input_ids=given.flatten(0, 1)).logits[1::2, 1]
             loss = torch.nn.functional.cross_entropy(said, wanted)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         given, wanted = texts(100)
         shares = {}

@@ -28,9 +28,9 @@ class ImplicitConfig:
     chunk: int = 32
     "Tokens that are written together, after they were read."
     writes: int = 8
-    "Slots that a chunk is written into."
+    "Tokens of a chunk that are written at most, or the slots that its low rank makes."
     rate: float = 1.0
-    "How much of a slot a write replaces at most."
+    "Strength of what is written: what is stronger stays, and is read before it."
     decay: float = 0.98
     "Share of its strength that a slot keeps from chunk to chunk."
     update: Literal["importance", "always"] = "importance"
@@ -74,10 +74,11 @@ class ImplicitConfig:
                 raise BadInput(f"{name} is {getattr(self, name)}; use more than 0, up to 1")
         if self.window is not None and self.window < 1:
             raise BadInput(f"window is {self.window}; it has to be at least 1 token")
-        if not self.writes <= min(self.slots, self.chunk):
+        most = min(self.slots, self.chunk) if self.form == "linformer" else self.slots
+        if self.writes > most:
             raise BadInput(
-                f"writes is {self.writes}, and a chunk of {self.chunk} tokens is written into so "
-                f"many of {self.slots} slots; use up to {min(self.slots, self.chunk)}"
+                f"writes is {self.writes}, with {self.slots} slots and chunks of {self.chunk} "
+                f"tokens; use up to {most}"
             )
 
 

@@ -2,7 +2,7 @@
 
 With n a norm without gain, h = n(x) the states before a block and c a short causal convolution:
 
-    q_t = norm(W_Q c(h)_t)    k_t = norm(W_K c(h)_{t-1})    v_t = W_V h_t    g_t = sigmoid(w h_t + b)
+    q_t = norm(W_Q c(h)_t)   k_t = norm(W_K c(h)_{t-1})   v_t = W_V h_t   g_t = sigmoid(w h_t + b)
     read    y_t = x_t + gain W_O sum_s p_ts V_s
             p_t = softmax(q_t K / (sqrt(width) T) + log F, null)
 
@@ -10,8 +10,8 @@ Slots K, V with strengths F are those at the beginning of the token's chunk. `nu
 logit with the value zero, so that a token which finds nothing adds next to nothing; empty slots
 (F = 0) are never read. After a chunk:
 
-    slots       the `writes` tokens with the largest g are written into as many of the weakest
-                slots: (K, V)' = (1 - rate) (K, V) + rate (k, v), F' = (1 - rate) d F + rate g
+    slots       the strongest of what was there, with d F, and of the `writes` tokens with the
+                largest g, with (k, v) and rate g
     linformer   E (g k), E (g v) are `writes` new slots with F = rate; the oldest give way
     original    A = softmax(h M / (sqrt(hidden) T) + 1e-8), U_s = norm(sum_t A_ts g_t h_t),
                 M'_s = norm(M_s + 0.01 rate U_s / (1 + |U_s|)); read: y_t = x_t + W_O (h_t M)
@@ -72,6 +72,9 @@ class ImplicitLayer(nn.Module):
         key: names this layer in what a cache carries.
     """
 
+    size: Tensor
+    start: Tensor
+
     def __init__(
         self, config: ImplicitConfig, *, hidden: int, key: Hashable, noise: torch.Generator
     ) -> None:
@@ -89,7 +92,8 @@ class ImplicitLayer(nn.Module):
             return nn.Parameter(torch.randn(shape, generator=noise) * size)
 
         if config.update == "importance":
-            self.important = drawn(hidden, size=hidden**-0.5)
+            # All alike to begin with: what is never written could not be found important.
+            self.important = nn.Parameter(torch.zeros(hidden))
             self.importance = nn.Parameter(torch.full((), 2.0))
         if config.form == "original":
             start = 0.01 * torch.randn(config.slots, hidden, generator=noise)
@@ -196,7 +200,8 @@ class ImplicitLayer(nn.Module):
         slots, parts = held, []
         for window in states.unbind(1):
             others = slots.rolled(windows.others) if slots and windows.others else slots
-            for chunk in window.split(self.config.chunk, dim=1):
+            for at in range(0, time, self.config.chunk):
+                chunk = window[:, at : at + self.config.chunk]
                 parts.append(self._looked_up(chunk, others))
                 slots = self.written(chunk, slots)
                 others = slots.rolled(windows.others) if windows.others else slots
@@ -235,7 +240,7 @@ class ImplicitLayer(nn.Module):
         """
         if not finite([x]):
             raise TrainingDiverged(
-                f"the states before {self.key[-1]} hold numbers that are none; the slots are as "
+                f"the states that {self.key} reads hold numbers that are none; the slots are as "
                 "they were. Use a lower learning rate, or a host in float32."
             )
         every = self.config.reset_every
@@ -259,36 +264,35 @@ class ImplicitLayer(nn.Module):
         return new
 
     def _selected(self, keys: Tensor, values: Tensor, gate: Tensor, slots: Slots) -> Slots:
-        """Each of the most important tokens goes into one of the weakest slots."""
-        config, count = self.config, min(self.config.writes, keys.shape[1])
+        """Important tokens take the place of what is weaker: the strongest of both remain."""
+        config, time = self.config, keys.shape[1]
+        count = min(config.writes, config.slots, time)
         tokens = self._chosen(gate, count)
-        weak = (slots.strength * config.decay).argsort(dim=1, stable=True)[:, :count]
-        before = slots.strength.gather(1, weak)
-        rate = torch.where(before > 0, config.rate, torch.ones_like(before))
-        found = gate.gather(1, tokens)
-        self._seen(writes=torch.zeros_like(slots.strength).scatter(1, weak, found * rate))
+        kept = slots.strength * config.decay
+        weak = kept.argsort(dim=1, stable=True)[:, :count]
+        new, old = config.rate * gate.gather(1, tokens), kept.gather(1, weak)
+        # The strongest against the weakest, and so on.
+        wins = new >= old
+        self._seen(writes=torch.zeros_like(kept).scatter(1, weak, new * wins))
 
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            at, chosen = _over(weak, old), new.gather(1, _over(tokens, new))
-            mixed = torch.lerp(old.gather(1, at), chosen, rate[..., None])
-            return old.scatter(1, at, mixed)
+        def put(before: Tensor, found: Tensor) -> Tensor:
+            at, chosen = _over(weak, before), found.gather(1, _over(tokens, found))
+            return before.scatter(1, at, torch.where(wins[..., None], chosen, before.gather(1, at)))
 
-        strength = slots.strength * config.decay
-        mixed = torch.lerp(strength.gather(1, weak), found, rate)
         return replace(
             slots,
             keys=put(slots.keys, keys),
             values=put(slots.values, values),
-            strength=strength.scatter(1, weak, mixed),
+            strength=kept.scatter(1, weak, torch.where(wins, new, old)),
         )
 
     def _chosen(self, gate: Tensor, count: int) -> Tensor:
-        """(rows, count): which tokens of a chunk are written: evenly spaced ones without a gate."""
+        """(rows, count): the tokens that are written; evenly spaced ones where all are alike."""
         if self.config.update == "always":
             time = gate.shape[1]
             at = torch.arange(1, count + 1, device=gate.device) * time // count - 1
             return at.expand(len(gate), -1)
-        return gate.argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values
+        return gate.argsort(dim=1, descending=True, stable=True)[:, :count]
 
     def _projected(self, keys: Tensor, values: Tensor, gate: Tensor, slots: Slots) -> Slots:
         project = self.project[:, : keys.shape[1]] * gate[:, None]  # (rows, rank, time)

@@ -122,7 +122,7 @@ class Implicit(nn.Module):
     @property
     def held(self) -> dict[int, Slots]:
         """What sequences begin with, by block; empty where nothing is held."""
-        return {int(n): part.held for n, part in self.layers.items() if part.held is not None}  # type: ignore[union-attr,misc]
+        return {int(n): part.held for n, part in self.layers.items() if part.held is not None}  # type: ignore[misc]
 
     def save(self, path: str | Path) -> None:
         """Write what is held to a safetensors file; the trained tensors are stored elsewhere."""

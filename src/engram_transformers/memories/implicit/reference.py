@@ -52,23 +52,10 @@ def _read(layer: ImplicitLayer, h: Sequence[Tensor], t: int, slots: list[Slot]) 
 def _put(layer: ImplicitLayer, h: Sequence[Tensor], at: range, slots: list[Slot]) -> list[Slot]:
     config = layer.config
     gates = {t: _gate(layer, h[t]) for t in at}
-    chosen = sorted(sorted(at, key=lambda t: -gates[t])[: config.writes])
-    for slot in slots:
-        slot.strength *= config.decay
-    found = list(slots)
-    # Those that were never written are the weakest of all.
-    weakest = iter(sorted(slots, key=lambda slot: slot.strength))
-    free = config.slots - len(slots)
-    for t in chosen:
-        new = Slot(_key(layer, h, t), layer.value @ h[t], gates[t])
-        if free:
-            found, free = [*found, new], free - 1
-            continue
-        old = next(weakest)
-        old.key = old.key + config.rate * (new.key - old.key)
-        old.value = old.value + config.rate * (new.value - old.value)
-        old.strength = old.strength + config.rate * (new.strength - old.strength)
-    return found
+    chosen = sorted(at, key=lambda t: -gates[t])[: config.writes]
+    new = [Slot(_key(layer, h, t), layer.value @ h[t], config.rate * gates[t]) for t in chosen]
+    old = [Slot(one.key, one.value, one.strength * config.decay) for one in slots]
+    return sorted([*new, *old], key=lambda slot: -slot.strength)[: config.slots]
 
 
 def _project(layer: ImplicitLayer, h: Sequence[Tensor], at: range, slots: list[Slot]) -> list[Slot]:

@@ -34,11 +34,6 @@ class Slots:
         """What `tensors` gave."""
         return cls(**{name: tensors[name] for name in _TENSORS}, chunks=int(tensors["chunks"]))
 
-    def emptied(self) -> Slots:
-        """The same sequences with nothing in their slots."""
-        zero = {name: torch.zeros_like(getattr(self, name)) for name in ("values", "strength")}
-        return replace(self, **zero)
-
     def detached(self) -> Slots:
         """The same without what gradients flow back through."""
         return replace(self, **{name: getattr(self, name).detach() for name in _TENSORS})
@@ -75,8 +70,8 @@ class Kept:
         """The same after the sequence's first `tokens` tokens."""
         for index, states in enumerate(self.states):
             if tokens < len(states) or index == len(self.states) - 1:
-                states = (*self.states[:index], states[:tokens])
-                return Kept(self.slots[: index + 1], states)
+                rest = (*self.states[:index], states[:tokens])
+                return Kept(self.slots[: index + 1], rest)
             tokens -= len(states)
         raise AssertionError("a sequence has at least the beginning of a chunk")
 

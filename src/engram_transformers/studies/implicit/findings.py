@@ -152,7 +152,7 @@ def _conditions(variant: str) -> dict[str, str]:
 def _said(name: str, distance: int | None = None) -> Callable[[dict[str, Any]], float]:
     def value(run: dict[str, Any]) -> float:
         some = [one for one in run["needles"] if distance in (None, one["distance"])]
-        return sum(one[name]["said"] for one in some) / sum(one["n"] for one in some)
+        return float(sum(one[name]["said"] for one in some) / sum(one["n"] for one in some))
 
     return value
 
@@ -160,7 +160,7 @@ def _said(name: str, distance: int | None = None) -> Callable[[dict[str, Any]], 
 def _logs(name: str) -> Callable[[dict[str, Any]], float]:
     def value(run: dict[str, Any]) -> float:
         found = [one[name]["log-probability"] for one in run["needles"]]
-        return sum(found) / len(found)
+        return float(sum(found) / len(found))
 
     return value
 
@@ -228,7 +228,7 @@ def _inside(options: Options, done: Sequence[Done]) -> Table:
     rows = []
     for text, variant, runs in _with_slots(options, done):
         names = ("read entropy", "write entropy", "dead", "cosine", "read")
-        more = {name: _mean(runs, lambda run, name=name: run["usage"][name]) for name in names}  # type: ignore[misc]
+        more: dict[str, Any] = {n: _mean(runs, lambda run, n=n: run["usage"][n]) for n in names}  # type: ignore[misc]
         more["influence, other tokens"] = _mean(runs, lambda run: run["influence"]["others"])
         one = next(iter(runs.values()))
         more["parameters"] = f"{one['of the memory']:,} of {one['parameters']:,}"

@@ -26,7 +26,7 @@ ROWS = 16
 def losses(net: Net, held: Held) -> dict[str, dict[str, float]]:
     """Nats a token, by whose slots are read and by what the tokens are."""
     ways: tuple[How, ...] = ("own",) if net.memory is None else ("own", "emptied", "another's")
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for how in ways:
         nats = net.losses(held.ids, how)
         found[how] = {name: float(nats[mask].mean()) for name, mask in _groups(held).items()}

@@ -89,7 +89,8 @@ def made(variant: str, changes: dict[str, Any], text: Text, options: Options, se
         "form": variant,
         "layers": (options.layer,),
         "slots": options.windows * text.window // 2,
-        "writes": text.window // 2,
+        # All tokens compete for slots that half of them fill; low rank halves each chunk.
+        "writes": text.window // (2 if variant == "linformer" else 1),
         "width": options.hidden,
         "chunk": text.window,
         "kernel": text.kernel,
@@ -117,7 +118,8 @@ def train(
     losses: list[tuple[int, float]] = []
     net.model.train()
     for step in range(1, options.steps + 1):
-        loss = net.losses(text.batch(options.batch, windows=options.windows, draw=draw)).mean()
+        windows = 2 if step <= options.early * options.steps else options.windows
+        loss = net.losses(text.batch(options.batch, windows=windows, draw=draw)).mean()
         recent.append(float(loss.detach()))
         if not math.isfinite(recent[-1]):
             raise TrainingDiverged(

@@ -22,9 +22,8 @@ class Options:
     variants: tuple[str, ...] = VARIANTS
     "Memories, and what has none."
     sweep: tuple[str, ...] = (
-        "slots=8", "slots=16", "writes=2", "writes=16", "chunk=8", "rate=0.5", "decay=0.7",
-        "norm=layer", "norm=none", "temperature=1.0", "kernel=4", "update=always",
-        "reset_every=2",
+        "slots=16", "writes=4", "chunk=8", "rate=0.2", "norm=none", "temperature=1.0",
+        "update=always", "reset_every=2",
     )  # fmt: skip
     "Changes of the variant `slots`, one at a time, each trained anew on the first text."
     seeds: int = 3
@@ -41,9 +40,11 @@ class Options:
     "Block before which the memory is read and written, counted from 0."
     windows: int = 6
     "Windows of a text; gradients flow back through the writes of all of them."
+    early: float = 0.4
+    "Share of the steps, the first ones, whose texts have two windows."
     batch: int = 16
     "Texts in a step."
-    steps: int = 300
+    steps: int = 500
     "Steps of training."
     learning_rate: float = 5e-3
     "Of AdamW at its highest, after a tenth of the steps; then along a cosine to a tenth."

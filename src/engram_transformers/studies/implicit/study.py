@@ -38,8 +38,11 @@ def plan(options: Options) -> list[Unit]:
         made_of = text_named(text, windows=options.windows)
         for variant in options.variants:
             made(variant, {}, made_of, options, seed=0)
+    for change in options.sweep:
+        first = text_named(options.texts[0], windows=options.windows)
+        made(SWEPT, _change(change), first, options, seed=0)
     runs = [(text, variant, "") for text in options.texts for variant in options.variants]
-    runs += [(options.texts[0], SWEPT, change) for change in options.sweep if _change(change)]
+    runs += [(options.texts[0], SWEPT, change) for change in options.sweep]
     return [
         Unit(
             f"{text}, {variant}{change and f', {change}'}, seed {seed}",
@@ -116,10 +119,10 @@ STUDY = Study(
     conclude=conclude,
     quick={
         "texts": ["entities"],
-        "variants": ["none", "slots", "original"],
-        "sweep": ["slots=8"],
+        "variants": ["none", "slots", "linformer", "original"],
+        "sweep": ["update=always"],
         "seeds": 1,
-        "steps": 150,
+        "steps": 300,
         "held_out": 32,
         "needles": 32,
     },

@@ -2,7 +2,8 @@
 
 `entities` is generated: names that keep something, said again and again through a text, with other
 words in between. Who keeps what is drawn anew for every text, so nothing but the text tells.
-`tinyshakespeare` is read by characters, and its needles are facts of later centuries.
+`tinyshakespeare` is read by characters, with made-up sentences among what is learnt so that there
+is something to recall; held-out text has none, and its needles are facts of later centuries.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ THINGS = ("brass", "clay", "coral", "glass", "ivory", "jade", "linen", "pewter",
           "wax", "wool")  # fmt: skip
 OTHERS = ("wind", "rain", "hill", "road", "gate", "river", "night", "snow")
 KEEPS, STOP = "keeps", "."
+SAYING = 0.7
+"Share of the sentences that say who keeps what."
 WORDS = (KEEPS, STOP, *NAMES, *THINGS, *OTHERS)
 _ID = {word: number for number, word in enumerate(WORDS)}
 
@@ -114,18 +117,19 @@ class Entities:
     def needles(self, count: int, *, windows: int, distance: int) -> Needles:
         """Someone who is named in one window alone, among others who are named in all."""
         draw = random.Random(_APART + distance)
-        right, wrong = [], []
+        right: list[list[int]] = []
+        wrong: list[list[int]] = []
         for _ in range(count):
             name, *others = draw.sample(NAMES, 4)
             thing, other, *rest = draw.sample(THINGS, 5)
-            text = self._windows(draw, windows, dict(zip(others, rest, strict=True)))
-            end = [*self._window(draw, dict(zip(others, rest, strict=True)), Entities.window - 4)]
-            text[-1] = [*end, *_said(name, thing)]
-            at = draw.randrange(Entities.window - 3)
+            keeps = dict(zip(others, rest, strict=True))
+            windows_of = range(windows * Entities.window // 4)
+            sentences = [self._sentence(draw, keeps, words=3) for _ in windows_of]
+            each = Entities.window // 4
+            at = (windows - 1 - distance) * each + draw.randrange(each)
             for found, told in ((right, thing), (wrong, other)):
-                whole = [list(window) for window in text]
-                whole[windows - 1 - distance][at : at + 4] = _said(name, told)
-                found.append([token for window in whole for token in window])
+                sentences[at], sentences[-1] = _said(name, told), _said(name, thing)
+                found.append([token for sentence in sentences for token in sentence])
         # The thing and the full stop behind it: an answer that ends.
         return Needles(distance, _stacked(right, windows), _stacked(wrong, windows), (2,) * count)
 
@@ -136,22 +140,17 @@ class Entities:
     def _text(self, draw: random.Random, windows: int) -> list[int]:
         who = draw.sample(NAMES, draw.randint(3, 4))
         keeps = {name: draw.choice(THINGS) for name in who}
-        return [token for window in self._windows(draw, windows, keeps) for token in window]
-
-    def _windows(self, draw: random.Random, windows: int, keeps: dict[str, str]) -> list[list[int]]:
-        tokens = self._window(draw, keeps, windows * Entities.window)
-        return [tokens[i : i + Entities.window] for i in range(0, len(tokens), Entities.window)]
-
-    def _window(self, draw: random.Random, keeps: dict[str, str], length: int) -> list[int]:
         found: list[int] = []
-        while len(found) < length:
-            if draw.random() < 0.7:
-                name = draw.choice(list(keeps))
-                found += _said(name, keeps[name])
-            else:
-                some = draw.choices(OTHERS, k=draw.randint(2, 4))
-                found += [*(_ID[word] for word in some), _ID[STOP]]
-        return found[:length]
+        while len(found) < windows * Entities.window:
+            found += self._sentence(draw, keeps, words=draw.randint(2, 4))
+        return found[: windows * Entities.window]
+
+    def _sentence(self, draw: random.Random, keeps: dict[str, str], *, words: int) -> list[int]:
+        """Who keeps what, or so many words that say nothing."""
+        if draw.random() < SAYING:
+            name = draw.choice(list(keeps))
+            return _said(name, keeps[name])
+        return [*(_ID[word] for word in draw.choices(OTHERS, k=words)), _ID[STOP]]
 
 
 def _said(name: str, thing: str) -> list[int]:
@@ -169,6 +168,9 @@ MODERN = (
     ("electric cars: ", "19th century"),
 )
 "The seed's five facts, short enough for a window."
+PLANTED = 0.75
+"Share of the texts to learn into which a made-up sentence is put."
+_LETTERS, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
 
 
 class Characters:
@@ -184,8 +186,17 @@ class Characters:
         self.known = known
 
     def batch(self, rows: int, *, windows: int, draw: random.Random) -> Tensor:
-        """(rows, windows, window): pieces of the part to learn, from anywhere."""
-        return self._pieces(self.train, rows, windows, draw)
+        """(rows, windows, window): pieces of the part to learn, from anywhere.
+
+        Into most of them something made up is put, more than once.
+        """
+        ids = self._pieces(self.train, rows, windows, draw).clone()
+        for text in ids:
+            if draw.random() < PLANTED:
+                said = _made_up(draw)
+                for window in draw.sample(range(windows), max(2, windows // 2)):
+                    self._put(text[window], said)
+        return ids
 
     def held_out(self, rows: int, *, windows: int) -> Held:
         """Pieces of the part that is held out."""
@@ -234,6 +245,15 @@ def characters(text: str, *, windows: int) -> Characters:
             f"{size}; use a longer text or fewer windows"
         )
     return found
+
+
+def _made_up(draw: random.Random) -> str:
+    """A sentence that nobody ever said, of the length of a fact."""
+    words = ["".join(draw.choices(_LETTERS, k=draw.randint(2, 7))) for _ in range(3)]
+    words = [word.capitalize() if draw.random() < 0.5 else word for word in words]
+    if draw.random() < 0.4:
+        words[-1] = "".join(draw.choices(_DIGITS, k=4))
+    return " ".join(words)
 
 
 # -- what repeats --------------------------------------------------------------------------
