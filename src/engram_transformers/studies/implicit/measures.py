@@ -11,13 +11,11 @@ from torch.nn import functional
 
 from engram_transformers.memories.implicit.layer import Usage
 from engram_transformers.studies.implicit.nets import How, Net
-from engram_transformers.studies.implicit.texts import Held, Needles, Text
+from engram_transformers.studies.implicit.texts import SEQUENCES, Held, Needles, Text
 
 GROUPS = ("repeats", "others")
 DEAD = 0.01
 "Share of the mean reading below which a slot counts as dead."
-SEQUENCES = 20
-"Windows in a row over which the seed's similarity is followed."
 ROWS = 16
 "Texts of which it is the mean."
 

@@ -21,6 +21,8 @@ from engram_transformers.errors import BadInput
 from engram_transformers.evaluation import data
 
 TEXTS = ("entities", "tinyshakespeare")
+SEQUENCES = 20
+"Windows in a row over which the seed's similarity is followed."
 _APART = 7_000_003
 "Between the seeds of texts to learn, held-out texts and needles."
 
@@ -238,7 +240,7 @@ def _shakespeare(windows: int) -> Characters:
 
 def characters(text: str, *, windows: int) -> Characters:
     """A text by characters; `BadInput` where it is too short for rows of so many windows."""
-    found, size = Characters(text), windows * Characters.window
+    found, size = Characters(text), max(windows, SEQUENCES) * Characters.window
     if len(found.rest) < size:
         raise BadInput(
             f"the text has {len(text):,} characters, of which a tenth is held out, and a row takes "
