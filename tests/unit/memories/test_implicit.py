@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import TRAINED, disturb, host_of
+from cases import FACTS, TRAINED, disturb, host_of
 from engram_transformers.attaching import attach, attached, detach, silenced
 from engram_transformers.errors import (
     BadInput,
@@ -26,6 +26,7 @@ from engram_transformers.memories.implicit import Implicit, ImplicitConfig
 from engram_transformers.memories.implicit.reference import read_one_by_one
 from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.models.fresh import fresh_decoder
+from engram_transformers.training.fit import fit
 
 FORMS = ("slots", "linformer", "original")
 HOST = host_of("llama")
@@ -323,3 +324,9 @@ def test_training_teaches_it_to_find_what_an_earlier_window_said() -> None:
                     said = model(input_ids=given.flatten(0, 1)).logits[1::2, 1]
                 shares[name] = float((said.argmax(-1) == wanted).float().mean())
     assert shares["right"] > 0.9 and shares["empty"] < 0.3
+
+
+def test_facts_that_are_too_short_for_it_are_refused_with_what_to_do() -> None:
+    memory = Implicit.open(HOST.adapter, HOST.tokens, ImplicitConfig(chunk=128))
+    with attach(HOST.model, memory), pytest.raises(BadInput, match="smaller chunk"):
+        fit(HOST.adapter, HOST.tokens, memory, FACTS[:2])
