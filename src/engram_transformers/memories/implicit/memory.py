@@ -50,8 +50,11 @@ class Implicit(nn.Module):
         })  # fmt: skip
 
     @classmethod
-    def open(cls, adapter: Adapter, tokens: HostTokens, config: ImplicitConfig) -> Self:
+    def open(cls, adapter: Adapter, tokens: HostTokens | None, config: ImplicitConfig) -> Self:
         """A memory for a host that changes nothing yet; it is trained in float32.
+
+        Args:
+            tokens: None for a host without a tokenizer, which is yet to be trained.
 
         Raises:
             PlaceNotFound: the host has no such block.
@@ -62,8 +65,9 @@ class Implicit(nn.Module):
         _check_lengths(config, adapter)
         memory = cls(config, layers, hidden=adapter.hidden_size).to(adapter.device)
         memory.adapter, memory.tokens = adapter, tokens
-        for layer, size in state_sizes(adapter, tokens, layers).items():
-            memory.layers[str(layer)].scale(size)  # type: ignore[operator]
+        if tokens is not None:
+            for layer, size in state_sizes(adapter, tokens, layers).items():
+                memory.layers[str(layer)].scale(size)  # type: ignore[operator]
         return memory
 
     @property
@@ -98,8 +102,8 @@ class Implicit(nn.Module):
             BadInput: the text is empty, or the memory is not attached.
             TrainingDiverged: the host's states are no numbers; what was held is held still.
         """
-        adapter, tokens = self._host()
-        ids = tokens.encode(text) if isinstance(text, str) else list(text)
+        adapter = self._host()
+        ids = self._ids(text) if isinstance(text, str) else list(text)
         if not ids:
             raise BadInput("there is nothing to read in an empty text")
         before = [part.held for part in self.parts]
@@ -203,12 +207,15 @@ class Implicit(nn.Module):
             for part in self.parts:
                 part.gathers = False
 
-    def _host(self) -> tuple[Adapter, HostTokens]:
-        if self.adapter is None or self.tokens is None:
-            raise BadInput("this memory was not opened for a host; use Implicit.open")
-        if not any(one is self for one in attached(self.adapter.model)):
+    def _host(self) -> Adapter:
+        if self.adapter is None or not any(one is self for one in attached(self.adapter.model)):
             raise BadInput("this memory is not attached to its host; attach it before it reads")
-        return self.adapter, self.tokens
+        return self.adapter
+
+    def _ids(self, text: str) -> list[int]:
+        if self.tokens is None:
+            raise BadInput("this memory was opened without a tokenizer; let it read token ids")
+        return self.tokens.encode(text)
 
     def _made_with(self) -> str:
         """Changes with everything that slots were computed by, but for the host."""

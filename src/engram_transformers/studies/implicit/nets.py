@@ -16,6 +16,7 @@ from torch.nn import functional
 from engram_transformers.attaching import attach
 from engram_transformers.errors import BadInput, TrainingDiverged
 from engram_transformers.memories.implicit import Implicit, ImplicitConfig
+from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.fresh import fresh_decoder
 from engram_transformers.studies.implicit.options import NONE, WHOLE, Options
 from engram_transformers.studies.implicit.texts import Text
@@ -97,7 +98,7 @@ def made(variant: str, changes: dict[str, Any], text: Text, options: Options, se
         "seed": seed,
     }
     config = configured(ImplicitConfig, own | changes)
-    memory = Implicit(config, (options.layer,), hidden=options.hidden)
+    memory = Implicit.open(Adapter(model), None, config)
     attach(model, memory)
     return Net(model, memory, whole)
 
