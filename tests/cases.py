@@ -181,6 +181,7 @@ CASES |= {
 
 
 _ENGRAM: dict[str, Any] = {"layers": (0, 1), "heads": 2, "width": 6}
+_IMPLICIT: dict[str, Any] = {"layers": (0, 1), "slots": 5, "width": 6, "chunk": 4, "writes": 2}
 TRAINED: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
     "gated_lora": {"rank": 4, "threshold": 0.01, "rehearse": 4},
@@ -190,6 +191,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "engram": {**_ENGRAM, "rows": 40},
     "engram+conv": {**_ENGRAM, "rows": 40, "conv": True, "layout": "deepseek-v4.1"},
     "engram+span": {**_ENGRAM, "layout": "span"},
+    "implicit": {**_IMPLICIT},
 }
 "Trained kinds with the options that they are tried with, and variants; facts share tensors."
 QUIET = ("engram+span", "gated_lora")

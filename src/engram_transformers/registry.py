@@ -25,6 +25,7 @@ KINDS = {
     "wise": "engram_transformers.memories.wise:Wise",
     "activation": "engram_transformers.memories.activation:Activation",
     "soft_prompt": "engram_transformers.memories.soft_prompt:SoftPrompt",
+    "implicit": "engram_transformers.memories.implicit:Implicit",
     "text": "engram_transformers.memories.text:Text",
 }
 

@@ -73,7 +73,7 @@ def configure_common(parser: Parser) -> None:
         metavar="KIND",
         help="of a new memory: lookup (default), text; edits: memoir, rank_one, grace, horen, "
         "wise; or trained, so that it cannot forget: lora, gated_lora, fine_tune, bottleneck, "
-        "bias, engram",
+        "bias, engram, implicit",
     )
     parser.add_argument(
         "--set",

@@ -16,6 +16,7 @@ def fresh_decoder(
     inner: int,
     context: int,
     seed: int,
+    spread: float = 0.02,
     pad: int | None = None,
     end: int | None = None,
 ) -> Any:
@@ -24,6 +25,7 @@ def fresh_decoder(
     Args:
         inner: numbers within a feed-forward layer.
         context: tokens that it reads at most.
+        spread: standard deviation of the weights to begin with.
         pad, end: ids of the tokens that pad and end a text.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -36,6 +38,7 @@ def fresh_decoder(
         num_key_value_heads=heads,
         intermediate_size=inner,
         max_position_embeddings=context,
+        initializer_range=spread,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=end,

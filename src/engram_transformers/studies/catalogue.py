@@ -16,6 +16,7 @@ STUDIES = {
     "demos": "engram_transformers.studies.demos.study",
     "injection": "engram_transformers.studies.injection.study",
     "compression": "engram_transformers.studies.compression.study",
+    "implicit": "engram_transformers.studies.implicit.study",
     "table_size": "engram_transformers.studies.table_size",
 }
 "Modules that hold a `STUDY`; they are imported when they are asked for."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engram_transformers.attaching import prompt_ends
+from engram_transformers.errors import BadInput
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import Below, LatePass
 from engram_transformers.models.passes import padded
@@ -92,6 +93,12 @@ def predictions(adapter: Adapter, late: LatePass, batch: Batch) -> Tensor:
     else:
         with prompt_ends(adapter.model, batch.prompt_ends):
             states = late(batch.ids, batch.mask, batch.below, batch.positions)
+    if torch.is_grad_enabled() and not states.requires_grad:
+        raise BadInput(
+            f"nothing that is trained acts on texts of up to {batch.ids.shape[1]} tokens like "
+            "these; an implicit memory acts from its second chunk on: use longer texts, or a "
+            "smaller chunk"
+        )
     return adapter.logits(states[batch.at])
 
 

@@ -1,0 +1,1 @@
+"""Implicit memory: what a small decoder gets from slots that outlive its attention's window."""
