@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engram_transformers import load
 from engram_transformers.demo.data import demo_data
-from engram_transformers.evaluation.metrics import share
+from engram_transformers.evaluation.metrics import rate, rate_of
 from engram_transformers.evaluation.task import Question, Task, load_task
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.memories.memoir import Memoir, MemoirConfig
@@ -100,9 +100,9 @@ def measured(memory: Memoir, task: Task, over: str) -> Iterator[dict[str, Any]]:
                 "facts": len(facts),
                 "subjects": subjects,
                 "match": match,
-                "right": share(sum(right), len(right)),
-                "wrong": share(sum(fired["paraphrase"]) - sum(right), len(right)),
-                **{g: share(sum(fired[g]), len(fired[g])) for g in task.silent},
+                "right": rate(right).as_dict(),
+                "wrong": rate_of(sum(fired["paraphrase"]) - sum(right), len(right)).as_dict(),
+                **{g: rate(fired[g]).as_dict() for g in task.silent},
                 **_ranks(found, put["paraphrase"][0], wanted),
             }
 
@@ -117,9 +117,7 @@ def _ranks(retriever: Retriever, found: Tensor, wanted: Sequence[int]) -> dict[s
         for one, right in zip(words, wanted, strict=True)
     ]
     counts = {"first": 1, "among_5": 5, f"among_{NEAREST}": NEAREST}
-    return {
-        name: share(sum(at < count for at in near), len(near)) for name, count in counts.items()
-    }
+    return {name: rate(at < count for at in near).as_dict() for name, count in counts.items()}
 
 
 def _retriever(memory: Memoir, facts: Sequence[Fact], stored: Tensor, match: str) -> Retriever:

@@ -127,7 +127,8 @@ def _cell(name: str, score: Mapping[str, float] | None) -> str:
 def _share(score: Mapping[str, float] | None) -> str:
     if score is None:
         return ""
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}), n = {score['n']}"
+    counted = f", n = {score['n']}" if "n" in score else ""
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}){counted}"
 
 
 def _spread(of: Mapping[str, float]) -> str:
