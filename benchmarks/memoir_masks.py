@@ -28,8 +28,9 @@ from engram_transformers.evaluation.task import Question, Task, load_task
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.memories.memoir import Memoir, MemoirConfig
 from engram_transformers.memories.memoir.bits import pack
+from engram_transformers.memories.memoir.calibration import Usual
 from engram_transformers.memories.memoir.passes import Batch
-from engram_transformers.memories.memoir.retrieval import NEAREST, Retriever
+from engram_transformers.memories.memoir.retrieval import NEAREST, Retrieval, Retriever
 from engram_transformers.memories.memoir.texts import batches, text_of
 from engram_transformers.models.neutral import NEUTRAL
 from engram_transformers.routing.meaning import MeaningAddress
@@ -123,7 +124,9 @@ def _ranks(retriever: Retriever, found: Tensor, wanted: Sequence[int]) -> dict[s
 def _retriever(memory: Memoir, facts: Sequence[Fact], stored: Tensor, match: str) -> Retriever:
     assert memory.meaning is not None
     meaning = MeaningAddress(memory.meaning.encoder) if match == "meaning" else None
-    how = replace(memory.retriever.how, judged=match != "mask")
+    assert memory.config.host_usual is not None
+    usual = Usual.read(memory.config.host_usual, features=memory.fingerprinter.hidden_size)
+    how = Retrieval(usual.threshold(match), usual.chance, judged=match != "mask")
     made = Retriever(
         memory.fingerprinter, memory.tokens.tokenizer.get_vocab(), how, meaning=meaning
     )
