@@ -1,36 +1,49 @@
 """How many edits a residual matrix holds, and one that is wider, beside values of each edit's own.
 
-    python -m benchmarks.memoir_capacity --edits 60 [--numbers]
+    python -m benchmarks.memoir_capacity [--edits 40]
 
-Edits of ZsRE, or made-up numbers that repeat their digits, are written one after another in closed
+Edits of ZsRE, and made-up numbers that repeat their digits, are written one after another in closed
 form, in the last block. To a matrix that all share each writes by least squares, from the
 activations in the columns of its mask to the values of its tokens, on top of what is there. Then
 all are asked for, with the right edit's columns open, so that nothing but what the matrix holds
 decides. A matrix of each edit's own is written likewise. Values of an edit's own need no matrix:
 which of them is added is counted. Exact: every token of the answer and the stop token is the first
-choice. One row a memory, as a table.
+choice. What is found is written to results/memoir_capacity.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engram_transformers import load
+from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.tasks.zsre import zsre
+from engram_transformers.experiments.provenance import provenance
 from engram_transformers.memories.memoir import Memoir, MemoirConfig
 from engram_transformers.memories.memoir.passes import Batch
 from engram_transformers.memories.memoir.texts import batches, text_of
 from engram_transformers.memories.memoir.write import Slots, lead
 
+OUT = Path(__file__).parent / "results" / "memoir_capacity.json"
 RIDGE = 1e-3
 "Relative to the mean square of an activation vector."
+MEMORIES = (
+    (1, False, "one matrix, as wide as the layer"),
+    (8, False, "one matrix, 8 times as wide"),
+    (64, False, "one matrix, 64 times as wide"),
+    (None, False, "a matrix of each edit's own"),
+    (None, True, "values of each edit's own, counted"),
+)
 WORDINGS = (
     ("Which port does the {} service use?", "What port is used by the {} service?"),
     ("What is the room number of the {} office?", "Which room is the {} office in?"),
@@ -82,7 +95,7 @@ def edits(memory: Memoir, facts: Iterable[tuple[str, str, str]]) -> Iterator[Edi
 
 def scores(
     memory: Memoir, given: list[Edit], *, times: int | None, counted: bool = False
-) -> tuple[float, float]:
+) -> tuple[dict[str, float], dict[str, float]]:
     """Share of edits exact after all were written, as taught and as reworded.
 
     Args:
@@ -132,7 +145,7 @@ def columns(features: Tensor, number: int, times: int) -> Tensor:
 
 def exact(
     memory: Memoir, given: list[Edit], added: Callable[[int, Edit, Batch], Tensor], which: str
-) -> float:
+) -> dict[str, float]:
     """Share of edits whose answer is the first choice to the end."""
     right = 0
     for number, edit in enumerate(given):
@@ -140,33 +153,32 @@ def exact(
         with torch.no_grad():
             logits = memory.passes.logits(batch, added(number, edit, batch))
         right += bool(lead(logits, batch.wanted).min() > 0)
-    return right / len(given)
+    return share(right, len(given))
+
+
+def rows(memory: Memoir, given: list[Edit]) -> Iterator[dict[str, Any]]:
+    """Shares of edits that are exact, memory by memory."""
+    for times, counted, name in MEMORIES:
+        start = time.process_time()
+        taught, reworded = scores(memory, given, times=times, counted=counted)
+        seconds = round(time.process_time() - start, 1)
+        yield {"memory": name, "taught": taught, "reworded": reworded, "seconds": seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edits", type=int, default=60)
-    parser.add_argument("--numbers", action="store_true", help="numbers in place of ZsRE")
+    parser.add_argument("--edits", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2-135m")
     args = parser.parse_args()
     host = load(args.model)
     memory = Memoir.open(host.adapter, host.tokens, MemoirConfig(match="words"))
-    facts = numbers if args.numbers else facts_of_zsre
-    given = list(edits(memory, facts(args.edits, args.seed)))
-    what = "numbers" if args.numbers else "edits of ZsRE"
-    print(f"{len(given)} {what}, seed {args.seed}, {args.model}\n")
-    print("| memory | taught, exact | reworded, exact | seconds (process) |\n|---|---|---|---|")
-    for times, counted, name in (
-        (1, False, "one matrix, as wide as the layer"),
-        (8, False, "one matrix, 8 times as wide"),
-        (64, False, "one matrix, 64 times as wide"),
-        (None, False, "a matrix of each edit's own"),
-        (None, True, "values of each edit's own, counted"),
-    ):
-        start = time.process_time()
-        taught, reworded = scores(memory, given, times=times, counted=counted)
-        print(f"| {name} | {taught:.3f} | {reworded:.3f} | {time.process_time() - start:.1f} |")
+    sets = {
+        name: list(rows(memory, list(edits(memory, facts(args.edits, args.seed)))))
+        for name, facts in (("edits of ZsRE", facts_of_zsre), ("made-up numbers", numbers))
+    }
+    found = {"edits": args.edits, "seed": args.seed, "sets": sets, "provenance": provenance(host)}
+    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from engram_transformers import load
 from engram_transformers.demo.data import demo_data
-from engram_transformers.evaluation.metrics import share
+from engram_transformers.evaluation.metrics import rate, rate_of
 from engram_transformers.evaluation.task import Question, Task, load_task
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.memories.memoir import Memoir, MemoirConfig
 from engram_transformers.memories.memoir.bits import pack
+from engram_transformers.memories.memoir.calibration import Usual
 from engram_transformers.memories.memoir.passes import Batch
-from engram_transformers.memories.memoir.retrieval import NEAREST, Retriever
+from engram_transformers.memories.memoir.retrieval import NEAREST, Retrieval, Retriever
 from engram_transformers.memories.memoir.texts import batches, text_of
 from engram_transformers.models.neutral import NEUTRAL
 from engram_transformers.routing.meaning import MeaningAddress
@@ -100,9 +101,9 @@ def measured(memory: Memoir, task: Task, over: str) -> Iterator[dict[str, Any]]:
                 "facts": len(facts),
                 "subjects": subjects,
                 "match": match,
-                "right": share(sum(right), len(right)),
-                "wrong": share(sum(fired["paraphrase"]) - sum(right), len(right)),
-                **{g: share(sum(fired[g]), len(fired[g])) for g in task.silent},
+                "right": rate(right).as_dict(),
+                "wrong": rate_of(sum(fired["paraphrase"]) - sum(right), len(right)).as_dict(),
+                **{g: rate(fired[g]).as_dict() for g in task.silent},
                 **_ranks(found, put["paraphrase"][0], wanted),
             }
 
@@ -117,15 +118,15 @@ def _ranks(retriever: Retriever, found: Tensor, wanted: Sequence[int]) -> dict[s
         for one, right in zip(words, wanted, strict=True)
     ]
     counts = {"first": 1, "among_5": 5, f"among_{NEAREST}": NEAREST}
-    return {
-        name: share(sum(at < count for at in near), len(near)) for name, count in counts.items()
-    }
+    return {name: rate(at < count for at in near).as_dict() for name, count in counts.items()}
 
 
 def _retriever(memory: Memoir, facts: Sequence[Fact], stored: Tensor, match: str) -> Retriever:
     assert memory.meaning is not None
     meaning = MeaningAddress(memory.meaning.encoder) if match == "meaning" else None
-    how = replace(memory.retriever.how, judged=match != "mask")
+    assert memory.config.host_usual is not None
+    usual = Usual.read(memory.config.host_usual, features=memory.fingerprinter.hidden_size)
+    how = Retrieval(usual.threshold(match), usual.chance, judged=match != "mask")
     made = Retriever(
         memory.fingerprinter, memory.tokens.tokenizer.get_vocab(), how, meaning=meaning
     )

@@ -29,7 +29,7 @@ def edits(found: Sequence[Mapping[str, Any]]) -> str:
     """Edits that were taught one at a time, then all asked for; and how it went on the way."""
     if not found:
         return "not measured yet"
-    lines = [_head("set / variant", "edits held", *COLUMNS.values())]
+    lines = [_head("set / variant", "edits stored", *COLUMNS.values())]
     for one in found:
         cells = [_cell(name, one.get(name)) for name in COLUMNS]
         lines.append(_row(_name(one), f"{one.get('taught', 0)} of {one['n']}", *cells))
@@ -69,6 +69,16 @@ def masks(found: Mapping[str, Any]) -> str:
     # The same for all ways to match, since masks do not know of them.
     by_set = {one["set"]: one for one in found["rows"]}
     lines += [_row(name, *(_share(one[rank]) for rank in ranks)) for name, one in by_set.items()]
+    return "\n".join(lines)
+
+
+def capacity(found: Mapping[str, Any]) -> str:
+    """What matrices keep of some edits, beside values that are told by counting."""
+    heads = [f"{name}, {which}" for name in found["sets"] for which in ("taught", "reworded")]
+    lines = [_head("exact to the end", *heads)]
+    for rows in zip(*found["sets"].values(), strict=True):
+        cells = [_share(row[which]) for row in rows for which in ("taught", "reworded")]
+        lines.append(_row(rows[0]["memory"], *cells))
     return "\n".join(lines)
 
 
@@ -117,7 +127,8 @@ def _cell(name: str, score: Mapping[str, float] | None) -> str:
 def _share(score: Mapping[str, float] | None) -> str:
     if score is None:
         return ""
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}), n = {score['n']}"
+    counted = f", n = {score['n']}" if "n" in score else ""
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}){counted}"
 
 
 def _spread(of: Mapping[str, float]) -> str:

@@ -3,9 +3,8 @@
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `edits` the
-memories that write one edit at a time, `memoir`, `memoir_masks` and `mask_search` the MEMOIR memory
-alone, `studies` which studies were run; these have pages of their
-own, `docs/studies/NAME.md`.
+memories that write one edit at a time, `memoir` and what begins like it the MEMOIR memory alone,
+`studies` which studies were run; these have pages of their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -71,6 +70,7 @@ def main() -> None:
         "edits": edits_table(),
         "memoir": memoir_table(),
         "memoir_masks": stored("memoir_masks", memoir_tables.masks),
+        "memoir_capacity": stored("memoir_capacity", memoir_tables.capacity),
         "mask_search": stored("mask_search", memoir_tables.search),
         "unrelated": stored("unrelated", unrelated_tables),
     }

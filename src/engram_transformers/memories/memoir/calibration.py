@@ -65,6 +65,13 @@ class Usual:
     strict: float
     "The overlap that tells rewordings from near misses and unrelated questions best, by itself."
 
+    def threshold(self, match: str | None) -> float:
+        """The overlap from which an edit is looked at, by what has to agree beside the mask."""
+        if match == "mask":
+            return self.strict
+        # What an encoder compares too need not be told apart by its mask.
+        return self.loose if match == "words" else round(0.9 * self.loose, 4)
+
     def written(self) -> str:
         """As text, for the configuration."""
         raw = base64.b64encode(self.mean.half().numpy().tobytes()).decode()

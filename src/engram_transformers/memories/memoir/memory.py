@@ -323,10 +323,7 @@ def _matched(
 def _threshold(config: MemoirConfig, usual: Usual) -> float:
     if config.threshold is not None:
         return config.threshold
-    if config.match == "mask":
-        return usual.strict
-    # What an encoder compares too need not be told apart by its mask.
-    return usual.loose if config.match == "words" else round(0.9 * usual.loose, 4)
+    return usual.threshold(config.match)
 
 
 def _check(config: MemoirConfig, *, blocks: int) -> None:
