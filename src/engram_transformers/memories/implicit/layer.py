@@ -217,7 +217,8 @@ class ImplicitLayer(nn.Module):
             return torch.zeros_like(x)
         h = _unit(x)
         if self.config.form == "original":
-            products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2) / self.hidden**0.5
+            products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2)
+            products = products * self.hidden**-0.5
             self._seen(reads=torch.softmax(products / self.config.temperature, -1))
             return products @ self.out.T * self.size
         past = slots.tail if before is None else torch.cat([slots.tail, _unit(before)], 1)
@@ -352,7 +353,7 @@ class ImplicitLayer(nn.Module):
 
     def _compared(self, one: Tensor, other: Tensor) -> Tensor:
         """(rows, n, m): products of vectors (rows, n, width) and (rows, m, width)."""
-        scale = one.shape[-1] ** 0.5 * self.config.temperature
+        scale: float = one.shape[-1] ** 0.5 * self.config.temperature
         return one @ other.transpose(1, 2) / scale
 
     def _seen(self, *, reads: Tensor | None = None, writes: Tensor | None = None) -> None:
