@@ -58,7 +58,7 @@ class Usage:
     reads: list[Tensor]
     "(rows, tokens, slots) of each chunk that found slots."
     writes: list[Tensor]
-    "(rows, slots) of each chunk: how much of each slot was replaced, times how important."
+    "(rows, slots) of each chunk: the strength of what was written there; 0: nothing was."
     after: list[Slots]
     "The slots after each chunk."
     means: list[Tensor]
@@ -159,20 +159,18 @@ class ImplicitLayer(nn.Module):
     def _read_on(self, x: Tensor, kept: Kept) -> tuple[Tensor | None, Kept]:
         """What new tokens (time, hidden) read, None if there is nothing; and what is kept then."""
         slots, states = list(kept.slots), list(kept.states)
-        parts = []
+        parts, found = [], False
         while len(x):
-            new, x = (
-                x[: self.config.chunk - len(states[-1])],
-                x[self.config.chunk - len(states[-1]) :],
-            )
+            room = self.config.chunk - len(states[-1])
+            new, x = x[:room], x[room:]
             parts.append(self._looked_up(new[None], slots[-1], before=states[-1][None])[0])
+            found = found or slots[-1] is not None
             states[-1] = torch.cat([states[-1], new])
             if len(states[-1]) == self.config.chunk:
                 slots.append(self.written(states[-1][None], slots[-1]))
                 states.append(states[-1][:0])
         # Nothing is added to the stream before there is something to read.
-        nothing = slots[0] is None and len(kept.slots) == len(slots)
-        read = None if (nothing and kept.slots[-1] is None) or not parts else torch.cat(parts)
+        read = torch.cat(parts) if found else None
         return read, Kept(tuple(slots), tuple(states))
 
     def _closed(self, after: Sequence[Kept]) -> Slots:
@@ -219,7 +217,8 @@ class ImplicitLayer(nn.Module):
             return torch.zeros_like(x)
         h = _unit(x)
         if self.config.form == "original":
-            products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2) / self.hidden**0.5
+            products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2)
+            products = products * self.hidden**-0.5
             self._seen(reads=torch.softmax(products / self.config.temperature, -1))
             return products @ self.out.T * self.size
         past = slots.tail if before is None else torch.cat([slots.tail, _unit(before)], 1)
@@ -354,7 +353,7 @@ class ImplicitLayer(nn.Module):
 
     def _compared(self, one: Tensor, other: Tensor) -> Tensor:
         """(rows, n, m): products of vectors (rows, n, width) and (rows, m, width)."""
-        scale = one.shape[-1] ** 0.5 * self.config.temperature
+        scale: float = one.shape[-1] ** 0.5 * self.config.temperature
         return one @ other.transpose(1, 2) / scale
 
     def _seen(self, *, reads: Tensor | None = None, writes: Tensor | None = None) -> None:

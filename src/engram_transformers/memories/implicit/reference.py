@@ -111,4 +111,5 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _length_one(x: Tensor) -> Tensor:
-    return x / x.norm().clamp_min(1e-12)
+    length: Tensor = x.norm()
+    return x / length.clamp_min(1e-12)
