@@ -89,13 +89,17 @@ def _use(ways: Ways, asked: Mapping[str, Cases], held: Mapping[str, Cases]) -> I
     one, several = _by_fact(held.get(ONE, ())), _by_fact(held.get(SEVERAL, ()))
     both = sorted(set(one) & set(several))
     if both:
-        gain = mean(several[fact][1] - one[fact][1] for fact in both)
-        sure = "excludes 0" if gain.low > 0 or gain.high < 0 else "does not exclude 0"
+        share, nats = (mean(several[f][at] - one[f][at] for f in both) for at in (1, 2))
         yield (
-            f"Soft prompts trained on paraphrases say {gain.value:+.2f} of held-out wordings "
-            f"compared with those trained on one question ({gain.low:+.2f} to {gain.high:+.2f}, "
-            f"{len(both)} facts): the interval {sure}."
+            f"Soft prompts trained on paraphrases against those trained on one question, in "
+            f"held-out words, {len(both)} facts: {_gain(share)} of the answers said, "
+            f"{_gain(nats)} nats of log-probability."
         )
+
+
+def _gain(found: Measure) -> str:
+    sure = "is not 0" if found.low > 0 or found.high < 0 else "may be 0"
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}, which {sure})"
 
 
 def _has(parts: Parts) -> bool:
