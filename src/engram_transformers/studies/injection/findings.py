@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engram_transformers.evaluation.metrics import Measure, mean, rate, rate_of
+from engram_transformers.evaluation.metrics import Measure, contains, mean, rate, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
+from engram_transformers.studies.injection.facts import made_up
 from engram_transformers.studies.injection.options import (
     ADDRESSED,
     CONTROLS,
+    FIRST,
+    ONE,
     REFERENCES,
+    SEVERAL,
     SWEPT,
     TRAINED,
     WAYS,
@@ -25,7 +29,6 @@ Ways = Mapping[str, Parts]
 
 LOGPROB, EXACT, CONTAINS, ENDED, LOOPS = range(5)
 "Where what stands in a case."
-ONE, SEVERAL = TRAINED
 FAILING = ("empty slots", "random vectors", "keys and values of another fact", "late patch")
 "Controls that have to fail, and one that is asked otherwise."
 NOTES = (
@@ -86,13 +89,17 @@ def _use(ways: Ways, asked: Mapping[str, Cases], held: Mapping[str, Cases]) -> I
     one, several = _by_fact(held.get(ONE, ())), _by_fact(held.get(SEVERAL, ()))
     both = sorted(set(one) & set(several))
     if both:
-        gain = mean(several[fact][1] - one[fact][1] for fact in both)
-        sure = "excludes 0" if gain.low > 0 or gain.high < 0 else "does not exclude 0"
+        share, nats = (mean(several[f][at] - one[f][at] for f in both) for at in (1, 2))
         yield (
-            f"Soft prompts trained on paraphrases say {gain.value:+.2f} of held-out wordings "
-            f"compared with those trained on one question ({gain.low:+.2f} to {gain.high:+.2f}, "
-            f"{len(both)} facts): the interval {sure}."
+            f"Soft prompts trained on paraphrases against those trained on one question, in "
+            f"held-out words, {len(both)} facts: {_gain(share)} of the answers said, "
+            f"{_gain(nats)} nats of log-probability."
         )
+
+
+def _gain(found: Measure) -> str:
+    sure = "is not 0" if found.low > 0 or found.high < 0 else "may be 0"
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}, which {sure})"
 
 
 def _has(parts: Parts) -> bool:
@@ -173,7 +180,7 @@ CLAIMS = (
     _Claim("hidden states added to activations", "does not work", ("added",), False),
     _Claim("mean of the states", "does not work", ("mean",), False),
     _Claim("last token's state", "does not work", ("last token",), False),
-    _Claim("soft prompt on its own question", "works", (ONE, SEVERAL), True),
+    _Claim("soft prompt on its own question", "works", (ONE, SEVERAL, FIRST), True),
     _Claim("the fact as text", "works", ("text",), True),
     _Claim("retrieved text", "works", ("retrieved text",), True),
     _Claim("keys and values", "not tried", ("keys and values",), False),
@@ -353,14 +360,31 @@ def _others(ways: Ways, asked: Mapping[str, Cases], known: frozenset[str]) -> Ta
         ]
         if cases:
             hits = rate(bool(case[EXACT] or case[CONTAINS]) for case in cases)
-            rows.append(row(way, hits, seeds=1, more={"with its own": told(_said(asked[way]))}))
+            more = {
+                "the injected one is said instead": told(rate(_instead(parts, known))),
+                "with its own": told(_said(asked[way])),
+            }
+            rows.append(row(way, hits, seeds=1, more=more))
     return Table(
         "Another fact's vectors",
         "share in which the answer is said",
         tuple(rows),
         "What was made of the next fact is injected, and the fact's own answer is looked for: it "
-        "must not come.",
+        "must not come. *The injected one instead*: the answer that was injected is said to a "
+        "question that it does not answer; it should not be, where the vectors hold a fact and "
+        "not just an answer.",
     )
+
+
+def _instead(parts: Parts, known: frozenset[str]) -> Iterator[bool]:
+    answers = {fact.subject: fact.answer for fact in made_up()}
+    for part in parts:
+        names = part["facts"]
+        for name, after, case in zip(
+            names, [*names[1:], *names[:1]], part["of another"], strict=True
+        ):
+            if name not in known and answers.get(name) != answers.get(after):
+                yield contains(case[-1], answers.get(after, "-"))
 
 
 def _elsewhere(ways: Ways) -> Table:

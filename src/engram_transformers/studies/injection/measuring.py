@@ -16,7 +16,7 @@ from engram_transformers.memories.shared.soft import Lesson, start, train
 from engram_transformers.studies.injection import routes
 from engram_transformers.studies.injection.asking import Heard
 from engram_transformers.studies.injection.facts import GENERAL, MadeUp, chosen
-from engram_transformers.studies.injection.options import Options
+from engram_transformers.studies.injection.options import FIRST, SEVERAL, Options
 from engram_transformers.studies.injection.routes import Bench, Given, Route
 from engram_transformers.studies.trained import answers, fresh
 from engram_transformers.types import Told
@@ -297,11 +297,10 @@ def soft(bench: Bench, way: str, part: int, options: Options, told: Told) -> Mea
     """Train a soft prompt for each of some facts, and ask them."""
     _, every = chosen(tuned=options.tuned, facts=options.facts)
     facts = every[part * options.share : (part + 1) * options.share]
-    several = way.endswith("paraphrases")
     trained, steps, losses = {}, [], []
     began = time.perf_counter()
     for fact in facts:
-        found = _trained(bench, fact, options, several=several)
+        found = _trained(bench, fact, options, way)
         trained[fact.subject] = found.vectors
         steps.append(len(found.losses))
         losses.append(round(min(found.losses), 4))
@@ -326,9 +325,9 @@ def soft(bench: Bench, way: str, part: int, options: Options, told: Told) -> Mea
     }
 
 
-def _trained(bench: Bench, fact: MadeUp, options: Options, *, several: bool) -> Any:
-    wordings = [fact.question, *fact.rewordings] if several else [fact.question]
-    answer = bench.form.answer(fact.answer)
+def _trained(bench: Bench, fact: MadeUp, options: Options, way: str) -> Any:
+    wordings = [fact.question, *fact.rewordings] if way == SEVERAL else [fact.question]
+    answer = bench.form.answer(fact.answer)[: 1 if way == FIRST else None]
     lessons = [Lesson(bench.form.question(one, given=True), answer) for one in wordings]
     begin = start(bench.adapter, fact.statement, slots=options.soft_slots, seed=options.seed)
     return train(

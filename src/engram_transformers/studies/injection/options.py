@@ -17,13 +17,17 @@ CONTROLS = (
 )
 ADDRESSED = "keys and values, found by address"
 SWEPT = ("raw states", "chunks", "last token", "mean", "added")
-TRAINED = ("soft prompt, one question", "soft prompt, paraphrases")
+ONE, SEVERAL = "soft prompt, one question", "soft prompt, paraphrases"
+FIRST = "soft prompt, first token"
+TRAINED = (ONE, SEVERAL, FIRST)
+"""Trained on the question, on several wordings, and, as the first seed did, on the question with a
+loss on the answer's first token alone."""
 WAYS = (*REFERENCES, *CONTROLS, ADDRESSED, *TRAINED, *SWEPT)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The defaults are 23 units, by estimate half an hour on two idle cores with `--jobs 2`."""
+    """The defaults are 28 units, by estimate half an hour on two idle cores with `--jobs 2`."""
 
     ways: tuple[str, ...] = WAYS
     "Which routes are measured."
