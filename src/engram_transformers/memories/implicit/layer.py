@@ -220,7 +220,8 @@ class ImplicitLayer(nn.Module):
             products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2)
             products = products * self.hidden**-0.5
             self._seen(reads=torch.softmax(products / self.config.temperature, -1))
-            return products @ self.out.T * self.size
+            drifted: Tensor = products @ self.out.T * self.size
+            return drifted
         past = slots.tail if before is None else torch.cat([slots.tail, _unit(before)], 1)
         mixed = self._mixed(torch.cat([past, h], 1))[:, -x.shape[1] :]
         logits = self._compared(self._normed(mixed @ self.query.T), slots.keys)
