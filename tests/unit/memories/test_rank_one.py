@@ -113,7 +113,7 @@ def test_spared_keys_hear_less_of_the_edit() -> None:
 @pytest.mark.parametrize(
     ("question", "given", "subject"),
     [
-        ("7*8=", None, "7*8"),
+        ("7*8=", None, "7*8="),
         ("What is 12 + 30?", None, "12 + 30"),
         ("What port does the BILLING service use?", "billing service", "BILLING service"),
         ("The capital of Canada is", None, "Canada"),
@@ -136,15 +136,18 @@ def test_the_subjects_tokens_are_found_in_the_prompt(form: str) -> None:
     assert len(last) == 1 and tokens.decode(ids[: last.stop]).endswith("use?")
 
 
-def test_lookalikes_share_the_last_token_and_nothing_is_the_fact_itself() -> None:
-    tokens = host_of("llama").tokens
-    context = contexts_of(PLANTED, tokens)[0]
-    found = lookalikes(context, tokens, 8)
-    own = context.ids[: context.subject.stop]
-    assert len(found) == len(set(found)) == 8 and own not in found
-    assert {ids[-1] for ids in found} == {own[-1]}
-    assert all(ids[: context.subject.start] == own[: context.subject.start] for ids in found)
-    assert lookalikes(context, tokens, 0) == []
+def test_lookalikes_differ_in_the_subject_alone_and_none_is_the_fact_itself() -> None:
+    like = host_of("llama")
+    context = contexts_of(PLANTED, like.tokens)[0]
+    found = lookalikes(like.adapter, like.tokens, context, 8)
+    texts = [one.ids for one in found]
+    assert len(texts) == len(set(texts)) == 8 and context.ids not in texts
+    assert all(one.subject == context.subject and not one.answer for one in found)
+    span = context.subject
+    assert all(ids[: span.start] == context.ids[: span.start] for ids in texts)
+    assert all(ids[span.stop :] == context.ids[span.stop :] for ids in texts)
+    assert len({ids[span[-1]] for ids in texts}) > 1
+    assert lookalikes(like.adapter, like.tokens, context, 0) == []
 
 
 # -- statistics ----------------------------------------------------------------------------

@@ -19,16 +19,16 @@ class RankOneConfig:
     "How the changes of all facts are solved for: each alone, by least squares, or in a null space."
     layers: tuple[int, ...] | None = None
     "Blocks whose MLPs are changed, negative ones counted from the end; None: `AT` of the depth."
-    wordings: int = 4
+    wordings: int = 1
     "Of each prompt: by itself, and behind so many other beginnings but one."
-    lookalikes: int = 12
-    "Subjects that share tokens with a fact's own, whose keys are left alone like those of text."
-    steps: int = 25
+    lookalikes: int = 24
+    "Subjects like a fact's own, whose keys are left alone like those of text."
+    steps: int = 40
     "Of the optimiser, for one value, at most."
-    learning_rate: float = 0.2
+    learning_rate: float = 0.1
     "Length of a step, in lengths of the stream."
-    sure: float = 0.7
-    "Probability of each token of the answer, in every wording, at which the search ends."
+    sure: float = 1.25
+    "Times as likely as any other that each token of the answer is to be, in every wording."
     essence: float = 0.0625
     "Weight of leaving what the host says of the subject elsewhere as it is."
     decay: float = 0.5

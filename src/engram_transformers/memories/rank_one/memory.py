@@ -22,8 +22,11 @@ from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.types import Fact, Firing
 
-AT = (0.2, 0.27, 0.33, 0.4)
-"Where in the depth facts are written unless it is said, in equal shares."
+AT = (0.1, 0.17, 0.23, 0.3, 0.4, 0.47, 0.53, 0.6, 0.67, 0.73)
+"Where in the depth facts are written unless it is said."
+
+SHOWN = 8
+"Look-alikes at which the search sees what else a value does."
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +112,11 @@ class RankOne(nn.Module):
     def _written(self, fact: Fact) -> Tensors:
         self.prepare(_Told())
         contexts = contexts_of(fact, self.tokens, most=self.config.wordings)
-        others = lookalikes(contexts[0], self.tokens, self.config.lookalikes)
+        others = lookalikes(self.adapter, self.tokens, contexts[0], self.config.lookalikes)
         spared = keys_at(self.adapter, others, self.layers)
         metrics = {n: metric.sparing(spared[n]) for n, metric in self._metrics.items()}
-        found = value_of(self.adapter, contexts, metrics, self.config)
-        return {"keys": found.keys, "moved": found.moved, "value": found.value.cpu()}
+        found = value_of(self.adapter, [*contexts, *others[:SHOWN]], metrics, self.config)
+        return {"keys": found.keys, "moved": found.moved, "values": found.values.cpu()}
 
     def factors(self) -> dict[int, Factors]:
         """By block, what is added to its projection."""
@@ -128,7 +131,7 @@ class RankOne(nn.Module):
 
     def _factors(self, stored: Sequence[Tensors], at: int) -> Factors:
         keys, moved = (torch.stack([one[name][at] for one in stored]) for name in ("keys", "moved"))
-        values = torch.stack([one["value"] for one in stored]) / len(self.layers)
+        values = torch.stack([one["values"][at] for one in stored])
         ridge = self.config.ridge * keys.shape[1]
         reads = solve(keys, moved, method=self.config.method, ridge=ridge)
         return Factors(reads.float(), values)

@@ -1,13 +1,16 @@
 """The second moment of what MLPs' output projections read in ordinary text: computed once, kept.
 
 Half of the text is read as it stands and half as what a user says in a chat, so that the keys of
-both are among those that an edit leaves alone.
+both are among those that an edit leaves alone. So are those of short lines and of numbers, which a
+running text has few of, and in which an edit is heard most; and what the host itself says next to
+these and to plain questions, since that is what it will read of itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -25,13 +28,29 @@ from engram_transformers.models.cache import cache_dir, intact, made_once
 from engram_transformers.models.encoder import hidden_after
 from engram_transformers.models.fingerprint import fingerprint
 from engram_transformers.models.neutral import NEUTRAL
-from engram_transformers.models.passes import padded
+from engram_transformers.models.passes import of_like_length, padded
 from engram_transformers.models.tokens import HostTokens
 
 PIECE = 96
 "Tokens of running text in one row."
-BATCH = 8
-"Rows in one pass."
+BATCH_TOKENS = 1024
+"Padded tokens in one pass."
+SHORT = 6
+"Tokens in a row that is cut short; one for each row of running text, and a line with numbers."
+SAID, BEGUN = 16, 64
+"Tokens that the host says next to a row of at most so many."
+LINES = (
+    "{a}*{b}=",
+    "{a}+{b}={c}",
+    "{a} - {b} = ",
+    "{c}{a} / {b} =",
+    "In {c}{d}, {a} of {b}",
+    "{c}%, {d}.{a} km",
+    "{a}:{c} to {b}:{d}",
+    "No. {b}, page {c}",
+    "{a}, {b}, {c}, {d}",
+    "$ {c}.{d}0",
+)
 Progress = Callable[[int, int], None]
 
 
@@ -56,13 +75,22 @@ def moments(
     """
     words = _text(text)
     recipe = json.dumps(
-        [fingerprint(adapter.model, tokens.tokenizer), words, count, PIECE, NEUTRAL]
+        [
+            fingerprint(adapter.model, tokens.tokenizer),
+            words,
+            count,
+            [PIECE, SHORT, SAID, BEGUN],
+            [NEUTRAL, LINES],
+        ]
     )
     name = hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folders = {n: cache_dir() / "moments" / f"{name}-block{n}" for n in layers}
     missing = [n for n, folder in folders.items() if not intact(folder)]
     if missing:
-        found = measured(adapter, missing, rows_of(tokens, words, count), progress=progress)
+        rows = rows_of(tokens, words, count)
+        begun = [row for row in rows if len(row) <= BEGUN]
+        rows = [*rows, *spoken(adapter, begun, tokens.stop or 0)]
+        found = measured(adapter, missing, rows, progress=progress)
         for n, moment in found.items():
             made_once(folders[n], partial(_save, moment))
     return {n: load_file(folder / FILE)["moment"] for n, folder in folders.items()}
@@ -97,13 +125,38 @@ def rows_of(tokens: HostTokens, text: str, count: int) -> list[list[int]]:
     # Spread over the text: what stands together is about one thing.
     pieces = [ids[i : i + PIECE] for i in range(0, len(ids), PIECE)]
     wanted = max(1, count // PIECE)
+    chance = random.Random(0)
     for n, piece in enumerate(pieces[:: max(1, len(pieces) // wanted)][:wanted]):
         chat = n % 2 and tokens.turn is not None
         said = tokens.decode(piece)
         rows.append(
             tokens.prompt_ids(said, form="chat") if chat else tokens.prompt_ids(said, form="plain")
         )
+        begins = chance.randrange(len(piece))
+        line = LINES[n % len(LINES)].format(**{name: chance.randint(2, 99) for name in "abcd"})
+        for short in (tokens.decode(piece[begins : begins + SHORT]), line):
+            rows.append(tokens.prompt_ids(short, form="plain"))
     return rows
+
+
+@torch.no_grad()
+def spoken(adapter: Adapter, rows: Sequence[Sequence[int]], stop: int) -> list[list[int]]:
+    """Rows with what the host says next; an end of its own is left out."""
+    found = []
+    with silenced(adapter.model):
+        for batch in of_like_length([len(row) for row in rows], batch_tokens=BATCH_TOKENS):
+            ids, mask = padded([rows[i][::-1] for i in batch], device=adapter.device)
+            said = adapter.model.generate(
+                input_ids=ids.flip(1),
+                attention_mask=mask.flip(1),
+                max_new_tokens=SAID,
+                do_sample=False,
+                pad_token_id=stop,
+            )
+            for i, row in zip(batch, said[:, ids.shape[1] :].tolist(), strict=True):
+                end = row.index(stop) if stop in row else len(row)
+                found.append([*rows[i], *row[:end]])
+    return found
 
 
 @torch.no_grad()
@@ -147,6 +200,5 @@ class Keeper:
 def _batches(
     rows: Sequence[Sequence[int]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    ordered = sorted(rows, key=len)
-    for start in range(0, len(ordered), BATCH):
-        yield padded(ordered[start : start + BATCH], device=device)
+    for batch in of_like_length([len(row) for row in rows], batch_tokens=BATCH_TOKENS):
+        yield padded([rows[i] for i in batch], device=device)

@@ -1,15 +1,17 @@
 """The value of a fact: what an MLP has to write at the subject so that the answer comes.
 
-    v = argmin  mean -log p(answer, end | prompt)  +  essence KL  +  decay |v|^2 / |h|^2
+    v = argmin  mean -log p(answer, end | prompt)  +  essence KL  +  decay sum |u|^2
 
-with ``h`` the stream behind the MLP. The mean goes over the fact's wordings, each by itself and
-behind some other words, since a value that is found for one context alone works in that one alone.
-KL is between what the host says of the subject elsewhere ("... is a") with and without the value.
-Only the blocks from the first edited one on and the tokens from the subject's last on are run
-(`models/ends.py`).
+The mean goes over the fact's wordings, each by itself and behind some other words, since a value
+that is found for one context alone works in that one alone. KL is between what the host says of the
+subject elsewhere ("... is a") with and without the value. Only the blocks from the first edited one
+on and the tokens from the subject's last on are run (`models/ends.py`).
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
-later token as far as that is like it. With several layers each writes its share of the value.
+later token as far as that is like it. With several layers each has a value of its own, and all are
+found together. They are searched for as ``u``, in units of what they do to other texts: the length
+of the stream behind the layer, over how much of the value ordinary keys call for there,
+``(k' M k)^-1/2``. So most is written where it is heard least.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +45,8 @@ BEFORE = (
 ELSEWHERE = "{} is a"
 MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
+HALVINGS = 5
+"To find how much of the value found is enough."
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,10 @@ class Found:
     "(layers, inputs) in float32."
     moved: Tensor
     "(layers, inputs) in float32: the keys as the layers' metrics see them."
-    value: Tensor
-    "(hidden,) in float32: what all layers together write."
+    values: Tensor
+    "(layers, hidden) in float32: what each layer writes."
     sure: float
-    "Lowest probability of any token of the answer, in any wording."
+    "How many times as likely as any other each token of the answer is, at least, in any wording."
     steps: int
 
 
@@ -136,26 +141,25 @@ class _Search:
         wanted = [token for c in contexts for token in c.answer]
         self.wanted = torch.tensor(wanted, device=adapter.device)
         self.keys: dict[int, Tensor] = {}
-        self.stream: Tensor | None = None
+        self.streams: dict[int, Tensor] = {}
 
     def run(self) -> Found:
         with torch.no_grad(), self._writing({}, None):
             _, others = self._logits()
-        assert self.stream is not None
-        length = float(self.stream.norm(dim=-1).mean())
         keys, moved = self._keys()
         reads = {n: self._reads(keys[i], moved[i]) for i, n in enumerate(self.layers)}
+        units = self._units(keys, moved)
         self.elsewhere = functional.log_softmax(others, dim=-1)
-        value = torch.zeros(self.adapter.hidden_size, device=self.adapter.device)
+        value = torch.zeros(len(self.layers), self.adapter.hidden_size, device=self.adapter.device)
         value.requires_grad_(True)
         heading = torch.zeros_like(value)
         for steps in range(self.config.steps + 1):
-            with self._writing(reads, value):
+            with self._writing(reads, value * units):
                 answers, others = self._logits()
             sure = self._sure(answers)
             if steps == self.config.steps or sure >= self.config.sure:
                 break
-            loss = self._loss(answers, others, value / length)
+            loss = self._loss(answers, others, value)
             (slope,) = torch.autograd.grad(loss, [value])
             with torch.no_grad():
                 # Steps of one length: Adam's, of one size in every feature, end at values more than
@@ -163,9 +167,32 @@ class _Search:
                 heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / slope.norm().clamp(
                     min=1e-30
                 )
-                value -= self.config.learning_rate * length * heading
-                value *= (self.config.reach * length / value.norm()).clamp(max=1.0)
-        return Found(keys, moved, value.detach().float(), sure, steps)
+                value -= self.config.learning_rate * heading
+                value *= (self.config.reach / value.norm()).clamp(max=1.0)
+        value, sure = self._least(value.detach(), sure, reads, units)
+        return Found(keys, moved, (value * units).float(), sure, steps)
+
+    @torch.no_grad()
+    def _least(
+        self, value: Tensor, sure: float, reads: Mapping[int, Tensor], units: Tensor
+    ) -> tuple[Tensor, float]:
+        """As much of a value as it takes, since the last step is long; and how sure that is."""
+        least, enough = 0.0, 1.0
+        for _ in range(HALVINGS if sure >= self.config.sure else 0):
+            share = (least + enough) / 2
+            with self._writing(reads, value * share * units):
+                now = self._sure(self._logits()[0])
+            if now >= self.config.sure:
+                enough, sure = share, now
+            else:
+                least = share
+        return value * enough, sure
+
+    def _units(self, keys: Tensor, moved: Tensor) -> Tensor:
+        """(layers, 1): how much each layer writes for a value of length 1 of all together."""
+        lengths = torch.tensor([float(self.streams[n].norm(dim=-1).mean()) for n in self.layers])
+        quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
+        return (lengths * quiet / quiet.norm())[:, None].to(self.adapter.device)
 
     def _keys(self) -> tuple[Tensor, Tensor]:
         """(layers, inputs), twice: one key for all wordings, and what the metric makes of it."""
@@ -194,12 +221,13 @@ class _Search:
         return logits[: len(self.wanted)], logits[len(self.wanted) :]
 
     def _sure(self, answers: Tensor) -> float:
-        said = functional.log_softmax(answers.detach(), dim=-1)
-        return float(said.gather(1, self.wanted[:, None]).min().exp())
+        wanted = answers.detach().gather(1, self.wanted[:, None])[:, 0]
+        others = answers.detach().scatter(1, self.wanted[:, None], float("-inf")).amax(dim=-1)
+        return float((wanted - others).min().exp())
 
-    def _loss(self, answers: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
+    def _loss(self, answers: Tensor, others: Tensor, value: Tensor) -> Tensor:
         loss = functional.cross_entropy(answers, self.wanted)
-        loss = loss + self.config.decay * lengths.square().sum()
+        loss = loss + self.config.decay * value.square().sum()
         if len(others):
             now = functional.log_softmax(others, dim=-1)
             kl = functional.kl_div(now, self.elsewhere, log_target=True, reduction="batchmean")
@@ -207,23 +235,26 @@ class _Search:
         return loss
 
     @contextmanager
-    def _writing(self, reads: Mapping[int, Tensor], value: Tensor | None) -> Iterator[None]:
-        """While this lasts each layer writes its share of a value, as its reader calls for it."""
+    def _writing(self, reads: Mapping[int, Tensor], values: Tensor | None) -> Iterator[None]:
+        """While this lasts each layer writes its value, as its reader calls for it."""
         hooks = []
-        for n in self.layers:
-            place = self.adapter.place("mlp_out", n)
-            hooks.append(place.module.register_forward_hook(_Writer(self, n, reads.get(n), value)))
-        last = self.adapter.place("block_out", self.layers[-1]).module
-        hooks.append(last.register_forward_hook(self._watch))
+        for i, n in enumerate(self.layers):
+            writer = _Writer(self, n, reads.get(n), None if values is None else values[i])
+            hooks.append(
+                self.adapter.place("mlp_out", n).module.register_forward_hook(writer)
+            )
+            if values is None:
+                block = self.adapter.place("block_out", n).module
+                hooks.append(block.register_forward_hook(partial(self._watch, n)))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _watch(self, module: Any, args: Any, output: Any) -> None:
+    def _watch(self, layer: int, module: Any, args: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
-        self.stream = states[self.rows, self.at].detach()
+        self.streams[layer] = states[self.rows, self.at].detach()
 
 
 class _Writer:
@@ -237,5 +268,4 @@ class _Writer:
         if self.reads is None or self.value is None:
             one.keys[self.layer] = x[one.rows, one.at].detach()
             return None
-        share = (x.to(self.reads) @ self.reads)[..., None] * (self.value / len(one.layers))
-        return y + share.to(y)
+        return y + ((x.to(self.reads) @ self.reads)[..., None] * self.value).to(y)
