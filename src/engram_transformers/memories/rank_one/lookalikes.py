@@ -33,9 +33,7 @@ LIKE = 24
 "Tokens that stand in for a subject's last one."
 
 
-def lookalikes(
-    adapter: Adapter, tokens: HostTokens, context: Context, count: int
-) -> list[Context]:
+def lookalikes(adapter: Adapter, tokens: HostTokens, context: Context, count: int) -> list[Context]:
     """A text with other subjects; at most so many, the same every time."""
     chance, span = random.Random(0), context.subject
     likes = _alike(adapter, tokens, context.ids[span[-1]])
@@ -100,11 +98,17 @@ def _words(tokens: HostTokens, spaced: bool) -> tuple[int, ...]:
 
 @torch.no_grad()
 def keys_at(
-    adapter: Adapter, contexts: Sequence[Context], layers: Sequence[int]
+    adapter: Adapter,
+    contexts: Sequence[Context],
+    layers: Sequence[int],
+    answer: tuple[int, ...],
+    sites: int,
 ) -> dict[int, Tensor]:
-    """By layer, (contexts, inputs) in float32: what the bare host's projections read of subjects.
+    """By layer, (keys, inputs) in float32: what the bare host's projections read at sites.
 
-    That is at their last tokens; the contexts are as long as each other.
+    Args:
+        contexts: as long as each other; an answer that is none of theirs is put behind them.
+        sites: how many each has.
     """
     places = {n: adapter.place("mlp_out", n) for n in layers}
     if not contexts:
@@ -114,6 +118,9 @@ def keys_at(
         for n, place in places.items():
             hook = place.module.register_forward_pre_hook(Keeper(seen, n))
             stack.callback(hook.remove)
-        ids = torch.tensor([c.ids[: c.at + 1] for c in contexts], device=adapter.device)
+        one = Context(contexts[0].ids, contexts[0].subject, answer)
+        at = one.sites(sites)
+        texts = [(*c.ids, *answer)[: at[-1] + 1] for c in contexts]
+        ids = torch.tensor(texts, device=adapter.device)
         hidden_after(adapter, max(layers), ids, torch.ones_like(ids))
-    return {n: keys[:, -1].float().cpu() for n, keys in seen.items()}
+    return {n: keys[:, at].flatten(0, 1).float().cpu() for n, keys in seen.items()}

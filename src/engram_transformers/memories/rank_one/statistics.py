@@ -1,4 +1,6 @@
-"""The second moment of what MLPs' output projections read in ordinary text: computed once, kept.
+"""What MLPs' output projections read in ordinary text, and how much what they write matters there.
+
+Both are second moments, computed once for a host and a block, and kept.
 
 Half of the text is read as it stands and half as what a user says in a chat, so that the keys of
 both are among those that an edit leaves alone. So are those of short lines and of numbers, which a
@@ -12,14 +14,16 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from engram_transformers.attaching import silenced
 from engram_transformers.errors import BadInput
@@ -37,6 +41,8 @@ BATCH_TOKENS = 1024
 "Padded tokens in one pass."
 SHORT = 6
 "Tokens in a row that is cut short; one for each row of running text, and a line with numbers."
+SEEN = 100
+"Rows of which slopes are taken, at least, where there are as many."
 SAID, BEGUN = 16, 64
 "Tokens that the host says next to a row of at most so many."
 LINES = (
@@ -54,7 +60,17 @@ LINES = (
 Progress = Callable[[int, int], None]
 
 
-def moments(
+@dataclass(frozen=True)
+class Ordinary:
+    """What a block's projection reads in ordinary text, and how much what it writes matters."""
+
+    keys: Tensor
+    "(inputs, inputs) in float32: the mean of ``k k'`` over tokens."
+    slopes: Tensor
+    "(hidden, hidden) in float32: the mean of ``g g'``, g: of what is said, by what is written."
+
+
+def ordinary(
     adapter: Adapter,
     tokens: HostTokens,
     layers: Sequence[int],
@@ -62,8 +78,8 @@ def moments(
     text: str | None,
     count: int,
     progress: Progress = lambda done, total: None,
-) -> dict[int, Tensor]:
-    """For each layer, (inputs, inputs) in float32: the mean of ``k k'`` over the tokens of a text.
+) -> dict[int, Ordinary]:
+    """For each layer, the second moments of keys and slopes over the tokens of a text.
 
     Args:
         text: a file; None: the manual that Python brings.
@@ -79,7 +95,7 @@ def moments(
             fingerprint(adapter.model, tokens.tokenizer),
             words,
             count,
-            [PIECE, SHORT, SAID, BEGUN],
+            [PIECE, SHORT, SAID, BEGUN, SEEN],
             [NEUTRAL, LINES],
         ]
     )
@@ -89,18 +105,20 @@ def moments(
     if missing:
         rows = rows_of(tokens, words, count)
         begun = [row for row in rows if len(row) <= BEGUN]
-        rows = [*rows, *spoken(adapter, begun, tokens.stop or 0)]
-        found = measured(adapter, missing, rows, progress=progress)
-        for n, moment in found.items():
-            made_once(folders[n], partial(_save, moment))
-    return {n: load_file(folder / FILE)["moment"] for n, folder in folders.items()}
+        said = spoken(adapter, begun, tokens.stop or 0)
+        keys = measured(adapter, missing, [*rows, *said], progress=progress)
+        slopes = felt(adapter, missing, begun[:: max(1, len(begun) // SEEN)])
+        for n in missing:
+            found = Ordinary(keys[n], slopes[n])
+            made_once(folders[n], partial(_save, found))
+    return {n: Ordinary(**load_file(folder / FILE)) for n, folder in folders.items()}
 
 
-FILE = "moment.safetensors"
+FILE = "moments.safetensors"
 
 
-def _save(moment: Tensor, folder: Path) -> None:
-    save_file({"moment": moment.contiguous()}, folder / FILE)
+def _save(found: Ordinary, folder: Path) -> None:
+    save_file({"keys": found.keys, "slopes": found.slopes}, folder / FILE)
 
 
 def _text(path: str | None) -> str:
@@ -187,6 +205,55 @@ def measured(
             done += int(mask.sum())
             progress(done, total)
     return {n: (moment / total).cpu() for n, moment in sums.items()}
+
+
+def felt(
+    adapter: Adapter, layers: Sequence[int], rows: Sequence[Sequence[int]]
+) -> dict[int, Tensor]:
+    """The moments of slopes: how all that is said behind a token depends on what is written there.
+
+    What is said is drawn from what the host holds for likely, so that a change of size v costs
+    ``v' F v / 2`` nats of KL to second order, with F their moment (Fisher's information).
+    """
+    sums = {n: torch.zeros(2 * (adapter.hidden_size,), device=adapter.device) for n in layers}
+    total, chance = 0, torch.Generator().manual_seed(0)
+    with silenced(adapter.model), frozen(adapter.model), torch.enable_grad():
+        for ids, mask in _batches(rows, adapter.device):
+            written: dict[int, Tensor] = {}
+            with ExitStack() as stack:
+                for n in layers:
+                    module = adapter.place("mlp_out", n).module
+                    hook = module.register_forward_hook(partial(_beside, written, n))
+                    stack.callback(hook.remove)
+                states = adapter.decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+            logits = adapter.logits(states[mask.bool()]).float()
+            likely = logits.detach().softmax(dim=-1).cpu()
+            said = torch.multinomial(likely, 1, generator=chance)[:, 0].to(logits.device)
+            loss = functional.cross_entropy(logits, said, reduction="sum")
+            for n, slope in zip(
+                layers, torch.autograd.grad(loss, [written[n] for n in layers]), strict=True
+            ):
+                real = slope[mask.bool()].float()
+                sums[n].addmm_(real.T, real)
+            total += int(mask.sum())
+    return {n: (found / total).cpu() for n, found in sums.items()}
+
+
+def _beside(written: dict[int, Tensor], layer: int, module: Any, args: Any, y: Tensor) -> Tensor:
+    written[layer] = torch.zeros_like(y, requires_grad=True)
+    return y + written[layer]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """While this lasts no parameter of the host asks for a gradient."""
+    wanted = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, before in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(before)
 
 
 class Keeper:

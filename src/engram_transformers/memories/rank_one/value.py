@@ -9,9 +9,15 @@ on and the tokens from the subject's last on are run (`models/ends.py`).
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
 later token as far as that is like it. With several layers each has a value of its own, and all are
-found together. They are searched for as ``u``, in units of what they do to other texts: the length
-of the stream behind the layer, over how much of the value ordinary keys call for there,
-``(k' M k)^-1/2``. So most is written where it is heard least.
+found together; and so has each token of the answer that is read, besides the subject's last, since
+it takes less to say the next token there than to say all of them from afar (`along`). They are
+searched for as ``u``, in units of what they change of other texts:
+
+    v = (k' M k)^1/2  F^-1/2  u
+
+The first factor says how little ordinary keys call for a value there, F how much what the layer
+writes matters to what is said in ordinary text (`statistics.py`). So most is written where it is
+heard least, and in directions that other texts hardly notice.
 """
 
 from __future__ import annotations
@@ -19,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +34,7 @@ from torch.nn import functional
 from engram_transformers.attaching import silenced
 from engram_transformers.memories.rank_one.config import RankOneConfig
 from engram_transformers.memories.rank_one.solve import Moving, balanced, solve
+from engram_transformers.memories.rank_one.statistics import frozen
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.ends import TextEnds
@@ -64,20 +70,30 @@ class Context:
         """Index of the subject's last token."""
         return self.subject[-1]
 
+    def sites(self, count: int) -> list[int]:
+        """Indices of as many tokens: the subject's last, and those of the answer that are read."""
+        end = len(self.ids) + max(0, len(self.answer) - 1)
+        return [self.at, *range(end - count + 1, end)]
+
 
 @dataclass(frozen=True)
 class Found:
     """A value and the keys at which it is to be written."""
 
     keys: Tensor
-    "(layers, inputs) in float32."
+    "(layers, sites, inputs) in float32."
     moved: Tensor
-    "(layers, inputs) in float32: the keys as the layers' metrics see them."
+    "(layers, sites, inputs) in float32: the keys as the layers' metrics see them."
     values: Tensor
-    "(layers, hidden) in float32: what each layer writes."
+    "(layers, sites, hidden) in float32: what each layer writes at each site."
     sure: float
     "How many times as likely as any other each token of the answer is, at least, in any wording."
     steps: int
+
+
+def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> int:
+    """At how many tokens of each wording a fact is written."""
+    return min(len(c.answer) for c in contexts if c.answer) if config.along else 1
 
 
 def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(BEFORE)) -> list[Context]:
@@ -106,21 +122,17 @@ def value_of(
     adapter: Adapter,
     contexts: Sequence[Context],
     metrics: Mapping[int, Moving],
+    gentle: Mapping[int, Tensor],
     config: RankOneConfig,
 ) -> Found:
     """The value of a fact on the bare host; the same bits every time.
 
     Args:
         metrics: by block, those that are changed, in ascending order.
+        gentle: by block, (hidden, hidden): what makes of a direction one that matters as any other.
     """
-    wanted = [p.requires_grad for p in adapter.model.parameters()]
-    adapter.model.requires_grad_(False)
-    try:
-        with silenced(adapter.model), torch.enable_grad():
-            return _Search(adapter, contexts, metrics, config).run()
-    finally:
-        for parameter, before in zip(adapter.model.parameters(), wanted, strict=True):
-            parameter.requires_grad_(before)
+    with silenced(adapter.model), frozen(adapter.model), torch.enable_grad():
+        return _Search(adapter, contexts, metrics, gentle, config).run()
 
 
 class _Search:
@@ -129,58 +141,72 @@ class _Search:
         adapter: Adapter,
         contexts: Sequence[Context],
         metrics: Mapping[int, Moving],
+        gentle: Mapping[int, Tensor],
         config: RankOneConfig,
     ) -> None:
         self.adapter, self.contexts, self.config = adapter, contexts, config
         self.metrics, self.layers = metrics, list(metrics)
+        self.gentle = torch.stack([gentle[n] for n in self.layers]).to(adapter.device)
         texts = [(*c.ids, *c.answer[:-1]) for c in contexts]
         # Before the subject's last token hardly anything changes.
         self.ends = TextEnds(adapter, self.layers[0], texts, [c.at for c in contexts])
-        self.at = torch.tensor(self.ends.offsets, device=adapter.device)
-        self.rows = torch.arange(len(contexts), device=adapter.device)
+        self.count = sites_of(contexts, config)
+        # What has no answer has no sites but its subject; the others are never read.
+        sites = [c.sites(self.count if c.answer else 1) for c in contexts]
+        sites = [each + each[:1] * (self.count - len(each)) for each in sites]
+        shifts = zip(sites, contexts, self.ends.offsets, strict=True)
+        at = [[site - c.at + offset for site in each] for each, c, offset in shifts]
+        self.at = torch.tensor(at, device=adapter.device)
+        self.rows = torch.arange(len(contexts), device=adapter.device)[:, None]
         wanted = [token for c in contexts for token in c.answer]
         self.wanted = torch.tensor(wanted, device=adapter.device)
         self.keys: dict[int, Tensor] = {}
-        self.streams: dict[int, Tensor] = {}
 
     def run(self) -> Found:
         with torch.no_grad(), self._writing({}, None):
             _, others = self._logits()
         keys, moved = self._keys()
         reads = {n: self._reads(keys[i], moved[i]) for i, n in enumerate(self.layers)}
-        units = self._units(keys, moved)
+        quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
+        self.quiet = (quiet / quiet.norm())[..., None].to(self.adapter.device)
         self.elsewhere = functional.log_softmax(others, dim=-1)
-        value = torch.zeros(len(self.layers), self.adapter.hidden_size, device=self.adapter.device)
+        value = torch.zeros(
+            len(self.layers), self.count, self.adapter.hidden_size, device=self.adapter.device
+        )
         value.requires_grad_(True)
-        heading = torch.zeros_like(value)
+        heading, way = torch.zeros_like(value), 0.0
         for steps in range(self.config.steps + 1):
-            with self._writing(reads, value * units):
+            with self._writing(reads, self._written(value)):
                 answers, others = self._logits()
             sure = self._sure(answers)
             if steps == self.config.steps or sure >= self.config.sure:
                 break
-            loss = self._loss(answers, others, value)
+            loss = self._loss(answers, others, value / way if way else value)
             (slope,) = torch.autograd.grad(loss, [value])
             with torch.no_grad():
+                length = float(slope.norm().clamp(min=1e-30))
+                way = way or float(loss) / length
                 # Steps of one length: Adam's, of one size in every feature, end at values more than
                 # twice as long, and what else the edit changes grows with their length.
-                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / slope.norm().clamp(
-                    min=1e-30
-                )
-                value -= self.config.learning_rate * heading
-                value *= (self.config.reach / value.norm()).clamp(max=1.0)
-        value, sure = self._least(value.detach(), sure, reads, units)
-        return Found(keys, moved, (value * units).float(), sure, steps)
+                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / length
+                value -= self.config.learning_rate * way * heading
+                value *= (self.config.reach * way / value.norm()).clamp(max=1.0)
+        value, sure = self._least(value.detach(), sure, reads)
+        return Found(keys, moved, self._written(value).float(), sure, steps)
+
+    def _written(self, value: Tensor) -> Tensor:
+        """(layers, sites, hidden) as layers write it, of a value in units of what it changes."""
+        return (value @ self.gentle) * self.quiet
 
     @torch.no_grad()
     def _least(
-        self, value: Tensor, sure: float, reads: Mapping[int, Tensor], units: Tensor
+        self, value: Tensor, sure: float, reads: Mapping[int, Tensor]
     ) -> tuple[Tensor, float]:
         """As much of a value as it takes, since the last step is long; and how sure that is."""
         least, enough = 0.0, 1.0
         for _ in range(HALVINGS if sure >= self.config.sure else 0):
             share = (least + enough) / 2
-            with self._writing(reads, value * share * units):
+            with self._writing(reads, self._written(value * share)):
                 now = self._sure(self._logits()[0])
             if now >= self.config.sure:
                 enough, sure = share, now
@@ -188,23 +214,20 @@ class _Search:
                 least = share
         return value * enough, sure
 
-    def _units(self, keys: Tensor, moved: Tensor) -> Tensor:
-        """(layers, 1): how much each layer writes for a value of length 1 of all together."""
-        lengths = torch.tensor([float(self.streams[n].norm(dim=-1).mean()) for n in self.layers])
-        quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
-        return (lengths * quiet / quiet.norm())[:, None].to(self.adapter.device)
-
     def _keys(self) -> tuple[Tensor, Tensor]:
-        """(layers, inputs), twice: one key for all wordings, and what the metric makes of it."""
+        """(layers, sites, inputs), twice: one key for all wordings, and as the metrics see it."""
         taught = [i for i, c in enumerate(self.contexts) if c.answer]
-        keys = [balanced(self.keys[n][taught].cpu(), self.metrics[n]) for n in self.layers]
-        moved = [self.metrics[n](key[None])[0] for n, key in zip(self.layers, keys, strict=True)]
+        keys = []
+        for n in self.layers:
+            sites = self.keys[n][taught].cpu().unbind(1)
+            keys.append(torch.stack([balanced(site, self.metrics[n]) for site in sites]))
+        moved = [self.metrics[n](key) for n, key in zip(self.layers, keys, strict=True)]
         return torch.stack(keys).float(), torch.stack(moved).float()
 
     def _reads(self, key: Tensor, moved: Tensor) -> Tensor:
-        """(inputs,): how much of the value a projection's input calls for, this fact alone."""
-        ridge = self.config.ridge * len(key)
-        found = solve(key[None], moved[None], method=self.config.method, ridge=ridge)[0]
+        """(sites, inputs): how much of the values an input calls for, this fact alone."""
+        ridge = self.config.ridge * key.shape[1]
+        found = solve(key, moved, method=self.config.method, ridge=ridge)
         return found.float().to(self.adapter.device)
 
     def _logits(self) -> tuple[Tensor, Tensor]:
@@ -240,21 +263,12 @@ class _Search:
         hooks = []
         for i, n in enumerate(self.layers):
             writer = _Writer(self, n, reads.get(n), None if values is None else values[i])
-            hooks.append(
-                self.adapter.place("mlp_out", n).module.register_forward_hook(writer)
-            )
-            if values is None:
-                block = self.adapter.place("block_out", n).module
-                hooks.append(block.register_forward_hook(partial(self._watch, n)))
+            hooks.append(self.adapter.place("mlp_out", n).module.register_forward_hook(writer))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _watch(self, layer: int, module: Any, args: Any, output: Any) -> None:
-        states = output[0] if isinstance(output, tuple) else output
-        self.streams[layer] = states[self.rows, self.at].detach()
 
 
 class _Writer:
@@ -268,4 +282,4 @@ class _Writer:
         if self.reads is None or self.value is None:
             one.keys[self.layer] = x[one.rows, one.at].detach()
             return None
-        return y + ((x.to(self.reads) @ self.reads)[..., None] * self.value).to(y)
+        return y + (x.to(self.reads) @ self.reads.T @ self.value).to(y)
