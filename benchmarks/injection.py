@@ -4,7 +4,7 @@
 
 For each fact: whether the model then writes the answer and stops, other wordings, near prompts,
 the share of 50 control prompts whose answers stay as they were, seconds of processor time. What
-fails is in the table like the rest.
+fails is in the table like the rest. Facts that the file has already are not run again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from engram_transformers import load
 from engram_transformers.cli.introspect_memory_inject import as_json
 from engram_transformers.evaluation.metrics import rate
+from engram_transformers.experiments.provenance import provenance
 from engram_transformers.introspection.injected import injected_fact
 from engram_transformers.introspection.injection import Asker, inject
 from engram_transformers.memories.rank_one import RankOneConfig
@@ -62,7 +63,8 @@ def main() -> None:
         )
         found.append(as_json(done, model=host.identity.id))
         print(row(found[-1]), flush=True)
-        args.out.write_text(json.dumps(summary(found), ensure_ascii=False, indent=1) + "\n")
+        told = {"provenance": provenance(host), "route": args.route, **summary(found)}
+        args.out.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({k: v for k, v in summary(found).items() if k != "facts"}, indent=1))
 
 

@@ -2,7 +2,8 @@
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `engram_peft` the Engram memory beside another library's, `engram_time` what it
-costs, `edits` the memories that write one edit at a time, `studies` which studies were run; these
+costs, `edits` the memories that write one edit at a time, `injection` facts put in by `introspect
+memory-inject`, `studies` which studies were run; these
 have pages of their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engram_peft_table import tables as engram_peft_tables
+from benchmarks.injection import FACTS, grouped
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
@@ -27,10 +29,18 @@ from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+INJECTED = {"an edit": "injection.json", "a store": "injection_store.json"}
 COMPARED = RESULTS / "compare"
 EDITS = RESULTS / "edits"
 STUDIES = RESULTS / "studies"
-PAGES = ("results", "evaluation", "studies", "memories/engram", "memories/codebook")
+PAGES = (
+    "results",
+    "evaluation",
+    "studies",
+    "introspection",
+    "memories/engram",
+    "memories/codebook",
+)
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -56,6 +66,7 @@ def main() -> None:
         "engram_time": engram_time_tables(),
         "studies": studies_table(),
         "edits": edits_table(),
+        "injection": injection_table(),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -260,6 +271,40 @@ def _edit_cell(name: str, score: dict[str, float] | None) -> str:
     if name == "bytes_per_fact":
         return f"{score['value']:,.0f}"
     return f"{score['value']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+
+
+def injection_table() -> str:
+    """Facts that were injected one by one, and what else each changed."""
+    paths = {name: RESULTS / file for name, file in INJECTED.items()}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    if not found:
+        return "not measured yet"
+    lines = [
+        "| fact | by | said, and ended | reworded | near as before | control prompts as before "
+        "| processor s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in found.items():
+        lines += [_injected_row(name, one) for one in result["facts"]]
+    lines.append("")
+    for name, result in found.items():
+        count = f"{len(result['facts'])} of {len(FACTS)} facts run"
+        undone = "each undone bit for bit" if result["undone"] else "NOT every one was undone"
+        lines.append(f"* {name}: {count}, {undone}; {_origin(result)}")
+    return "\n".join(lines)
+
+
+def _injected_row(name: str, one: dict[str, Any]) -> str:
+    groups, kept = grouped(one), one["controls_unchanged"]
+    said = one["answers"][0]["after"]["answer"]
+    told = "yes" if one["answers"][0]["status"] == "injected" else f"no: {_code(said)}"
+    counts = [
+        f"{sum(hits)} of {len(hits)}"
+        for hits in (groups.get("reworded", ()), groups.get("near", ()))
+    ]
+    share = f"{kept['value']:.2f} ({kept['low']:.2f} to {kept['high']:.2f})"
+    cells = (_code(one["fact"]), name, told, *counts, share, f"{one['processor_seconds']:.1f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def engram_peft_table() -> str:

@@ -61,7 +61,7 @@ def configure(parser: Parser) -> None:
         type=_layer,
         default="auto",
         metavar="N",
-        help="the one block whose MLP is edited, from 0 (default: auto, four by the depth)",
+        help="the one block whose MLP is edited, from 0 (default: auto, ten by the depth)",
     )
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="share of the edit (default: 1.0)"

@@ -22,14 +22,28 @@ from engram_transformers.memories.rank_one.edit import (
     weights_of,
 )
 from engram_transformers.memories.rank_one.lookalikes import lookalikes
-from engram_transformers.memories.rank_one.solve import FELT, ROUNDING, Metric, balanced, gentle, solve
+from engram_transformers.memories.rank_one.solve import (
+    FELT,
+    ROUNDING,
+    Metric,
+    balanced,
+    gentle,
+    solve,
+)
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
 from engram_transformers.memories.rank_one.value import contexts_of
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.types import Fact, HostIdentity
 
 PLANTED = Fact("The door of the laboratory is ", "7", subject="laboratory")
-EASY = {"tokens": 400, "learning_rate": 0.4, "steps": 40, "reach": 30.0, "decay": 0.0, "essence": 0.0}
+EASY = {
+    "tokens": 400,
+    "learning_rate": 0.4,
+    "steps": 40,
+    "reach": 30.0,
+    "decay": 0.0,
+    "essence": 0.0,
+}
 
 
 @pytest.fixture(autouse=True)
