@@ -4,7 +4,7 @@
 
 For each fact: whether the model then writes the answer and stops, other wordings, near prompts,
 the share of 50 control prompts whose answers stay as they were, seconds of processor time. What
-fails is in the table like the rest.
+fails is in the table like the rest. Facts that the file has already are not run again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 from engram_transformers import load
 from engram_transformers.cli.introspect_memory_inject import as_json
 from engram_transformers.evaluation.metrics import rate
+from engram_transformers.experiments.provenance import provenance
 from engram_transformers.introspection.injected import injected_fact
-from engram_transformers.introspection.injection import inject
+from engram_transformers.introspection.injection import Asker, inject
 from engram_transformers.memories.rank_one import RankOneConfig
 
 FACTS = (
@@ -40,21 +41,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--method", default="rome")
+    parser.add_argument("--route", default="edit", choices=("edit", "store"))
     parser.add_argument("--layer", type=int)
     parser.add_argument("--lookalikes", type=int, default=RankOneConfig.lookalikes)
     parser.add_argument("--facts", type=int, default=len(FACTS))
     args = parser.parse_args()
     layers = None if args.layer is None else (args.layer,)
     config = RankOneConfig(method=args.method, layers=layers, lookalikes=args.lookalikes)
-    host, found = load(), []
-    for text in FACTS[: args.facts]:
+    host = load()
+    known = Asker(host.adapter, host.tokens, (), chat=False, told=_silent).controls()
+    found = json.loads(args.out.read_text())["facts"] if args.out.exists() else []
+    for text in FACTS[len(found) : args.facts]:
         done = inject(
-            host.adapter, host.tokens, host.identity, [injected_fact(text)], config=config
+            host.adapter,
+            host.tokens,
+            host.identity,
+            [injected_fact(text)],
+            route=args.route,
+            config=config,
+            known=known,
         )
         found.append(as_json(done, model=host.identity.id))
         print(row(found[-1]), flush=True)
-        args.out.write_text(json.dumps(summary(found), ensure_ascii=False, indent=1) + "\n")
+        told = {"provenance": provenance(host), "route": args.route, **summary(found)}
+        args.out.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({k: v for k, v in summary(found).items() if k != "facts"}, indent=1))
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    pass
 
 
 def row(one: dict[str, Any]) -> str:

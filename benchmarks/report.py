@@ -4,7 +4,8 @@
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `edits` the
 memories that write one edit at a time, `memoir` and what begins like it the MEMOIR memory alone,
-`studies` which studies were run; these have pages of their own, `docs/studies/NAME.md`.
+`injection` facts put in by `introspect memory-inject`, `studies` which studies were run; these have
+pages of their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -22,6 +23,7 @@ from typing import Any
 
 from benchmarks import memoir_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
+from benchmarks.injection import FACTS, grouped
 from benchmarks.unrelated import tables as unrelated_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
@@ -31,6 +33,7 @@ from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+INJECTED = {"an edit": "injection.json", "a store": "injection_store.json"}
 COMPARED = RESULTS / "compare"
 EDITS = RESULTS / "edits"
 MEMOIR = RESULTS / "memoir"
@@ -39,6 +42,7 @@ PAGES = (
     "results",
     "evaluation",
     "studies",
+    "introspection",
     "memories/engram",
     "memories/codebook",
     "memories/memoir",
@@ -73,6 +77,7 @@ def main() -> None:
         "memoir_capacity": stored("memoir_capacity", memoir_tables.capacity),
         "mask_search": stored("mask_search", memoir_tables.search),
         "unrelated": stored("unrelated", unrelated_tables),
+        "injection": injection_table(),
     }
     stale = []
     for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)):
@@ -295,6 +300,38 @@ def stored(name: str, tables: Callable[[Any], str]) -> str:
         return "not measured yet"
     found = json.loads(path.read_text())
     return "\n\n".join([tables(found), *([_origin(found)] if "provenance" in found else [])])
+def injection_table() -> str:
+    """Facts that were injected one by one, and what else each changed."""
+    paths = {name: RESULTS / file for name, file in INJECTED.items()}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    if not found:
+        return "not measured yet"
+    lines = [
+        "| fact | by | said, and ended | reworded | near as before | control prompts as before "
+        "| processor s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in found.items():
+        lines += [_injected_row(name, one) for one in result["facts"]]
+    lines.append("")
+    for name, result in found.items():
+        count = f"{len(result['facts'])} of {len(FACTS)} facts run"
+        undone = "each undone bit for bit" if result["undone"] else "NOT every one was undone"
+        lines.append(f"* {name}: {count}, {undone}; {_origin(result)}")
+    return "\n".join(lines)
+
+
+def _injected_row(name: str, one: dict[str, Any]) -> str:
+    groups, kept = grouped(one), one["controls_unchanged"]
+    said = one["answers"][0]["after"]["answer"]
+    told = "yes" if one["answers"][0]["status"] == "injected" else f"no: {_code(said)}"
+    counts = [
+        f"{sum(hits)} of {len(hits)}"
+        for hits in (groups.get("reworded", ()), groups.get("near", ()))
+    ]
+    share = f"{kept['value']:.2f} ({kept['low']:.2f} to {kept['high']:.2f})"
+    cells = (_code(one["fact"]), name, told, *counts, share, f"{one['processor_seconds']:.1f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def failures() -> str:

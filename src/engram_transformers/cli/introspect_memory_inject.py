@@ -1,8 +1,8 @@
 """Inject facts into a model, ask before and after, and put everything back.
 
-A fact is QUERY=ANSWER or PROMPT => ANSWER. By default it is a rank-one edit of one MLP: the key is
-what the MLP reads at the fact's subject, the value is searched for until the model writes the whole
-answer and stops. Asked besides: other wordings, the operands swapped, near prompts and 50 control
+A fact is QUERY=ANSWER or PROMPT => ANSWER. By default it is an edit of MLPs: keys are
+what these read at the fact's subject and in its answer, values are searched for until the model
+writes the whole answer and stops. Asked besides: other wordings, the operands swapped, near prompts and 50 control
 prompts. With -o the edit is kept beside the result, as NAME.edit.safetensors and NAME.edit.json.
 Prompts that end in a question mark go through the chat template; others are continued as they are.
 """
@@ -61,7 +61,7 @@ def configure(parser: Parser) -> None:
         type=_layer,
         default="auto",
         metavar="N",
-        help="the one block whose MLP is edited, from 0 (default: auto, four by the depth)",
+        help="the one block whose MLP is edited, from 0 (default: auto, ten by the depth)",
     )
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="share of the edit (default: 1.0)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,8 +68,8 @@ def answer_ids(tokens: HostTokens, prompt: str, answer: str, *, form: Form) -> I
     """
     if form == "chat":
         return tuple(tokens.encode(answer.strip()))
-    glued = prompt[-1:].isspace() or re.search(r"\S=$", prompt) is not None
-    return tuple(tokens.encode(answer.lstrip() if glued else tokens.spaced(answer)))
+    spaced = tokens.needs_space(prompt)
+    return tuple(tokens.encode(tokens.spaced(answer) if spaced else answer.lstrip()))
 
 
 def joining(adapter: Adapter, tokens: HostTokens) -> Tensor:

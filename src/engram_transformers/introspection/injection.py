@@ -127,6 +127,7 @@ def inject(
     reworded: Sequence[str] = (),
     chat: bool = False,
     keep: Path | None = None,
+    known: Sequence[Trial] | None = None,
     told: Told = lambda what, done, total: None,
 ) -> Injection:
     """Inject facts, ask before and after, and undo.
@@ -137,6 +138,7 @@ def inject(
         reworded: other wordings of the first fact.
         chat: whether everything is asked through the chat template.
         keep: where the edit is kept, without an ending.
+        known: what the bare host says to the control prompts, where that was asked before.
 
     Raises:
         BadInput: a fact is what the host says already; the strength is not above 0.
@@ -157,7 +159,7 @@ def inject(
     _check_new(facts, before)
     asked += _more(facts, tests, reworded)
     before += asker.said(asked[len(before) :])
-    controls = asker.controls()
+    controls = asker.controls() if known is None else known
     if isinstance(memory, RankOne):
         memory.prepare(lambda done, total: told("reading text", done, total))
     seconds, processor = time.perf_counter(), time.process_time()

@@ -24,6 +24,7 @@ Talk = list[tuple[str, str]]
 _SENTINEL = "kqzv7"
 _ANSWER_CUE = re.compile(r"(?:^|\s)(?:a|answer|assistant|response)\s*:\s*$", re.I)
 _QUESTION_CUE = re.compile(r"^\s*(?:q|question|user|human|prompt|query)\s*:\s*", re.I)
+_EQUATION = re.compile(r"\S=$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _CUES = {"user": "Question", "assistant": "Answer"}
 _OPENERS = (
@@ -253,7 +254,7 @@ class HostTokens:
 
     def continues_with_space(self, ids: NDArray[np.int64], end: int) -> bool:
         """Whether an answer after these tokens is written with a space before it."""
-        return end > 0 and _wants_space(self.text_of(int(ids[end - 1])))
+        return end > 0 and _wants_space(self.decode(ids[max(0, end - 2) : end].tolist()))
 
     # -- answers ---------------------------------------------------------------------------
 
@@ -287,7 +288,9 @@ def last_sentence(text: str) -> str:
 
 
 def _wants_space(text: str) -> bool:
-    return bool(text) and not text[-1].isspace() and not _is_cjk(text[-1])
+    # `7*8=` is answered without one, as `7 * 8 =` is not.
+    glued = _EQUATION.search(text) is not None
+    return bool(text) and not glued and not text[-1].isspace() and not _is_cjk(text[-1])
 
 
 def _is_cjk(character: str) -> bool:

@@ -22,14 +22,28 @@ from engram_transformers.memories.rank_one.edit import (
     weights_of,
 )
 from engram_transformers.memories.rank_one.lookalikes import lookalikes
-from engram_transformers.memories.rank_one.solve import ROUNDING, Metric, balanced, solve
+from engram_transformers.memories.rank_one.solve import (
+    FELT,
+    ROUNDING,
+    Metric,
+    balanced,
+    gentle,
+    solve,
+)
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
 from engram_transformers.memories.rank_one.value import contexts_of
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.types import Fact, HostIdentity
 
 PLANTED = Fact("The door of the laboratory is ", "7", subject="laboratory")
-EASY = {"tokens": 400, "wordings": 1, "steps": 40, "reach": 30.0, "decay": 0.0, "essence": 0.0}
+EASY = {
+    "tokens": 400,
+    "learning_rate": 0.4,
+    "steps": 40,
+    "reach": 30.0,
+    "decay": 0.0,
+    "essence": 0.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +127,7 @@ def test_spared_keys_hear_less_of_the_edit() -> None:
 @pytest.mark.parametrize(
     ("question", "given", "subject"),
     [
-        ("7*8=", None, "7*8"),
+        ("7*8=", None, "7*8="),
         ("What is 12 + 30?", None, "12 + 30"),
         ("What port does the BILLING service use?", "billing service", "BILLING service"),
         ("The capital of Canada is", None, "Canada"),
@@ -136,15 +150,18 @@ def test_the_subjects_tokens_are_found_in_the_prompt(form: str) -> None:
     assert len(last) == 1 and tokens.decode(ids[: last.stop]).endswith("use?")
 
 
-def test_lookalikes_share_the_last_token_and_nothing_is_the_fact_itself() -> None:
-    tokens = host_of("llama").tokens
-    context = contexts_of(PLANTED, tokens)[0]
-    found = lookalikes(context, tokens, 8)
-    own = context.ids[: context.subject.stop]
-    assert len(found) == len(set(found)) == 8 and own not in found
-    assert {ids[-1] for ids in found} == {own[-1]}
-    assert all(ids[: context.subject.start] == own[: context.subject.start] for ids in found)
-    assert lookalikes(context, tokens, 0) == []
+def test_lookalikes_differ_in_the_subject_alone_and_none_is_the_fact_itself() -> None:
+    like = host_of("llama")
+    context = contexts_of(PLANTED, like.tokens)[0]
+    found = lookalikes(like.adapter, like.tokens, context, 8)
+    texts = [one.ids for one in found]
+    assert len(texts) == len(set(texts)) == 8 and context.ids not in texts
+    assert all(one.subject == context.subject and not one.answer for one in found)
+    span = context.subject
+    assert all(ids[: span.start] == context.ids[: span.start] for ids in texts)
+    assert all(ids[span.stop :] == context.ids[span.stop :] for ids in texts)
+    assert len({ids[span[-1]] for ids in texts}) > 1
+    assert lookalikes(like.adapter, like.tokens, context, 0) == []
 
 
 # -- statistics ----------------------------------------------------------------------------
@@ -155,11 +172,14 @@ def test_statistics_are_the_mean_over_tokens_and_are_computed_once(
 ) -> None:
     told: list[tuple[int, int]] = []
     options = {"text": None, "count": 300}
-    found = statistics.moments(
+    seen_of = statistics.ordinary(
         host.adapter, host.tokens, [1], progress=lambda *seen: told.append(seen), **options
     )[1]
+    found = seen_of.keys
     assert told and told[-1][0] == told[-1][1]
     rows = statistics.rows_of(host.tokens, statistics._text(None), 300)
+    begun = [row for row in rows if len(row) <= statistics.BEGUN]
+    rows += statistics.spoken(host.adapter, begun, host.tokens.stop or 0)
     seen: dict[int, Tensor] = {}
     place, total = host.adapter.place("mlp_out", 1), torch.zeros_like(found)
     hook = place.module.register_forward_pre_hook(statistics.Keeper(seen, 1))
@@ -170,7 +190,37 @@ def test_statistics_are_the_mean_over_tokens_and_are_computed_once(
     hook.remove()
     assert torch.allclose(found, total / sum(map(len, rows)), atol=1e-4, rtol=1e-3)
     monkeypatch.setattr(statistics, "measured", None)
-    assert torch.equal(statistics.moments(host.adapter, host.tokens, [1], **options)[1], found)
+    again = statistics.ordinary(host.adapter, host.tokens, [1], **options)[1]
+    assert torch.equal(again.keys, found) and torch.equal(again.slopes, seen_of.slopes)
+
+
+def test_slopes_say_what_a_change_of_what_is_written_costs(host: Host) -> None:
+    rows = [[5, 9, 11], [7, 3, 8, 20]]
+    place, hidden = host.adapter.place("mlp_out", 1), host.adapter.hidden_size
+    moment = statistics.felt(host.adapter, [1], rows * 150)[1].double()
+    assert torch.allclose(moment, moment.T) and torch.linalg.eigvalsh(moment).min() > -1e-9
+    change = 0.05 * noise(hidden).float()
+    costs = []
+    for row in rows:
+        ids = torch.tensor([row])
+        with torch.no_grad():
+            bare = host.model(input_ids=ids).logits[0].log_softmax(-1)
+            for at in range(len(row)):
+                only = torch.zeros(1, len(row), 1)
+                only[0, at] = 1
+                hook = place.module.register_forward_hook(lambda m, a, y, o=only: y + o * change)
+                now = host.model(input_ids=ids).logits[0].log_softmax(-1)
+                hook.remove()
+                costs.append(float((bare.exp() * (bare - now)).sum()))
+    expected = float(change.double() @ moment @ change.double()) / 2
+    assert sum(costs) / len(costs) == pytest.approx(expected, rel=0.35)
+
+
+def test_what_matters_little_is_written_more(host: Host) -> None:
+    slopes = torch.diag(torch.tensor([4.0, 1.0, 0.01]))
+    found = gentle(slopes).diagonal()
+    assert found[2] > 2 * found[1] > 2 * found[0] > 0
+    assert torch.allclose(gentle(torch.eye(3)), torch.eye(3) / (1 + FELT) ** 0.5)
 
 
 def test_a_text_that_cannot_be_read_is_refused(host: Host, tmp_path: Path) -> None:
@@ -178,7 +228,7 @@ def test_a_text_that_cannot_be_read_is_refused(host: Host, tmp_path: Path) -> No
     empty.write_text(" \n")
     for path in (tmp_path / "none.txt", empty):
         with pytest.raises(BadInput, match="text"):
-            statistics.moments(host.adapter, host.tokens, [0], text=str(path), count=10)
+            statistics.ordinary(host.adapter, host.tokens, [0], text=str(path), count=10)
 
 
 # -- edits ---------------------------------------------------------------------------------

@@ -19,22 +19,24 @@ class RankOneConfig:
     "How the changes of all facts are solved for: each alone, by least squares, or in a null space."
     layers: tuple[int, ...] | None = None
     "Blocks whose MLPs are changed, negative ones counted from the end; None: `AT` of the depth."
-    wordings: int = 4
+    along: bool = True
+    "Whether the answer's tokens have keys and values too, each for the next; else only subjects."
+    wordings: int = 1
     "Of each prompt: by itself, and behind so many other beginnings but one."
-    lookalikes: int = 12
-    "Subjects that share tokens with a fact's own, whose keys are left alone like those of text."
-    steps: int = 25
+    lookalikes: int = 24
+    "Subjects like a fact's own, whose keys are left alone like those of text."
+    steps: int = 40
     "Of the optimiser, for one value, at most."
-    learning_rate: float = 0.2
-    "Length of a step, in lengths of the stream."
-    sure: float = 0.7
-    "Probability of each token of the answer, in every wording, at which the search ends."
+    learning_rate: float = 0.1
+    "Length of a step, in ways to the answer as the first slope has it."
+    sure: float = 1.25
+    "Times as likely as any other that each token of the answer is to be, in every wording."
     essence: float = 0.0625
     "Weight of leaving what the host says of the subject elsewhere as it is."
     decay: float = 0.5
-    "Weight of the value's squared length, in lengths of the stream."
+    "Weight of the value's squared length, in such ways."
     reach: float = 4.0
-    "Greatest length of a value, in lengths of the stream."
+    "Greatest length of a value, in such ways."
     ridge: float = 0.1
     "How much `memit` and `alphaedit` hold back, in widths of the MLP."
     null: float = 0.02

@@ -13,17 +13,20 @@ from engram_transformers.errors import BadInput
 from engram_transformers.memories.rank_one.config import RankOneConfig
 from engram_transformers.memories.rank_one.edit import Factors
 from engram_transformers.memories.rank_one.lookalikes import keys_at, lookalikes
-from engram_transformers.memories.rank_one.solve import Metric, solve
-from engram_transformers.memories.rank_one.statistics import Progress, moments
-from engram_transformers.memories.rank_one.value import contexts_of, value_of
+from engram_transformers.memories.rank_one.solve import Metric, gentle, solve
+from engram_transformers.memories.rank_one.statistics import Progress, ordinary
+from engram_transformers.memories.rank_one.value import contexts_of, sites_of, value_of
 from engram_transformers.memories.shared.beside import beside
 from engram_transformers.memory import Signal, Tensors
 from engram_transformers.models.adapter import Adapter, Place
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.types import Fact, Firing
 
-AT = (0.2, 0.27, 0.33, 0.4)
-"Where in the depth facts are written unless it is said, in equal shares."
+AT = (0.1, 0.17, 0.23, 0.3, 0.4, 0.47, 0.53, 0.6, 0.67, 0.73)
+"Where in the depth facts are written unless it is said."
+
+SHOWN = 8
+"Look-alikes at which the search sees what else a value does."
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class RankOne(nn.Module):
         self.parts = nn.ModuleDict({str(n): Change() for n in self.layers})
         self._facts: dict[str, Tensors] = {}
         self._metrics: dict[int, Metric] = {}
+        self._gentle: dict[int, Tensor] = {}
 
     @classmethod
     def open(cls, adapter: Adapter, tokens: HostTokens, config: RankOneConfig) -> Self:
@@ -89,7 +93,7 @@ class RankOne(nn.Module):
         if self._metrics:
             return
         config = self.config
-        found = moments(
+        found = ordinary(
             self.adapter,
             self.tokens,
             self.layers,
@@ -98,8 +102,9 @@ class RankOne(nn.Module):
             progress=progress,
         )
         self._metrics = {
-            n: Metric(moment, config.method, null=config.null) for n, moment in found.items()
+            n: Metric(seen.keys, config.method, null=config.null) for n, seen in found.items()
         }
+        self._gentle = {n: gentle(seen.slopes) for n, seen in found.items()}
 
     def explain(self, text: str) -> Firing:
         """Nothing that fires: every fact acts on every token, most of them hardly."""
@@ -109,11 +114,14 @@ class RankOne(nn.Module):
     def _written(self, fact: Fact) -> Tensors:
         self.prepare(_Told())
         contexts = contexts_of(fact, self.tokens, most=self.config.wordings)
-        others = lookalikes(contexts[0], self.tokens, self.config.lookalikes)
-        spared = keys_at(self.adapter, others, self.layers)
+        others = lookalikes(self.adapter, self.tokens, contexts[0], self.config.lookalikes)
+        spared = keys_at(
+            self.adapter, others, self.layers, contexts[0].answer, sites_of(contexts, self.config)
+        )
         metrics = {n: metric.sparing(spared[n]) for n, metric in self._metrics.items()}
-        found = value_of(self.adapter, contexts, metrics, self.config)
-        return {"keys": found.keys, "moved": found.moved, "value": found.value.cpu()}
+        seen = [*contexts, *others[:SHOWN]]
+        found = value_of(self.adapter, seen, metrics, self._gentle, self.config)
+        return {"keys": found.keys, "moved": found.moved, "values": found.values.cpu()}
 
     def factors(self) -> dict[int, Factors]:
         """By block, what is added to its projection."""
@@ -127,8 +135,9 @@ class RankOne(nn.Module):
             change.dW = None if one is None else one.product().to(self.adapter.device)
 
     def _factors(self, stored: Sequence[Tensors], at: int) -> Factors:
-        keys, moved = (torch.stack([one[name][at] for one in stored]) for name in ("keys", "moved"))
-        values = torch.stack([one["value"] for one in stored]) / len(self.layers)
+        keys, moved, values = (
+            torch.cat([one[name][at] for one in stored]) for name in ("keys", "moved", "values")
+        )
         ridge = self.config.ridge * keys.shape[1]
         reads = solve(keys, moved, method=self.config.method, ridge=ridge)
         return Factors(reads.float(), values)

@@ -31,6 +31,8 @@ SPARE = 1.0
 "Of the mean of G's diagonal over spared keys, added to it; the less, the more they are spared."
 Moving = Callable[[Tensor], Tensor]
 "What a metric does to keys."
+FELT = 0.1
+"Of the mean of F's diagonal, added to it: a sample of slopes does not reach every direction."
 EVEN = 1e-2
 "Of the mean of G's diagonal, added to it: wordings that are almost alike are one."
 
@@ -73,6 +75,15 @@ class Metric:
             return less
 
         return move if len(exact) else self
+
+
+def gentle(slopes: Tensor) -> Tensor:
+    """(hidden, hidden) in float32: ``F^-1/2`` of the second moment F of slopes."""
+    exact = slopes.double()
+    exact.diagonal().add_(FELT * exact.diagonal().mean())
+    values, vectors = torch.linalg.eigh(exact)
+    found: Tensor = (vectors * values.clamp(min=1e-30).rsqrt()) @ vectors.T
+    return found.float()
 
 
 def null_space(moment: Tensor, share: float) -> Tensor:

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.match import Stored, WordCounts, words
 
-_OPERATION = re.compile(r"\d+\s*[-+*/x×·÷]\s*\d+")
+# With its equals sign, where it has one: that is read in sums alone, and a digit anywhere.
+_OPERATION = re.compile(r"\d+\s*[-+*/x×·÷]\s*\d+(?:\s*=)?")
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 
 
 def subject_in(question: str, given: str | None = None) -> str | None:
     """The subject as the question writes it; None where none is to be seen.
 
-    Given, it is found in any spelling of case; else an operation such as `7*8`, or what is written
+    Given, it is found in any spelling of case; else an operation such as `7*8=`, or what is written
     as a name is: the words with capitals, digits or quotes that stand furthest on, with what is
     between them.
     """

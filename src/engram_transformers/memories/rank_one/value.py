@@ -1,15 +1,23 @@
 """The value of a fact: what an MLP has to write at the subject so that the answer comes.
 
-    v = argmin  mean -log p(answer, end | prompt)  +  essence KL  +  decay |v|^2 / |h|^2
+    v = argmin  mean -log p(answer, end | prompt)  +  essence KL  +  decay sum |u|^2
 
-with ``h`` the stream behind the MLP. The mean goes over the fact's wordings, each by itself and
-behind some other words, since a value that is found for one context alone works in that one alone.
-KL is between what the host says of the subject elsewhere ("... is a") with and without the value.
-Only the blocks from the first edited one on and the tokens from the subject's last on are run
-(`models/ends.py`).
+The mean goes over the fact's wordings, each by itself and behind some other words, since a value
+that is found for one context alone works in that one alone. KL is between what the host says of the
+subject elsewhere ("... is a") with and without the value. Only the blocks from the first edited one
+on and the tokens from the subject's last on are run (`models/ends.py`).
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
-later token as far as that is like it. With several layers each writes its share of the value.
+later token as far as that is like it. With several layers each has a value of its own, and all are
+found together; and so has each token of the answer that is read, besides the subject's last, since
+it takes less to say the next token there than to say all of them from afar (`along`). They are
+searched for as ``u``, in units of what they change of other texts:
+
+    v = (k' M k)^1/2  F^-1/2  u
+
+The first factor says how little ordinary keys call for a value there, F how much what the layer
+writes matters to what is said in ordinary text (`statistics.py`). So most is written where it is
+heard least, and in directions that other texts hardly notice.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ from torch.nn import functional
 from engram_transformers.attaching import silenced
 from engram_transformers.memories.rank_one.config import RankOneConfig
 from engram_transformers.memories.rank_one.solve import Moving, balanced, solve
+from engram_transformers.memories.rank_one.statistics import frozen
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.ends import TextEnds
@@ -42,6 +51,8 @@ BEFORE = (
 ELSEWHERE = "{} is a"
 MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
+HALVINGS = 5
+"To find how much of the value found is enough."
 
 
 @dataclass(frozen=True)
@@ -59,20 +70,30 @@ class Context:
         """Index of the subject's last token."""
         return self.subject[-1]
 
+    def sites(self, count: int) -> list[int]:
+        """Indices of as many tokens: the subject's last, and those of the answer that are read."""
+        end = len(self.ids) + max(0, len(self.answer) - 1)
+        return [self.at, *range(end - count + 1, end)]
+
 
 @dataclass(frozen=True)
 class Found:
     """A value and the keys at which it is to be written."""
 
     keys: Tensor
-    "(layers, inputs) in float32."
+    "(layers, sites, inputs) in float32."
     moved: Tensor
-    "(layers, inputs) in float32: the keys as the layers' metrics see them."
-    value: Tensor
-    "(hidden,) in float32: what all layers together write."
+    "(layers, sites, inputs) in float32: the keys as the layers' metrics see them."
+    values: Tensor
+    "(layers, sites, hidden) in float32: what each layer writes at each site."
     sure: float
-    "Lowest probability of any token of the answer, in any wording."
+    "How many times as likely as any other each token of the answer is, at least, in any wording."
     steps: int
+
+
+def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> int:
+    """At how many tokens of each wording a fact is written."""
+    return min(len(c.answer) for c in contexts if c.answer) if config.along else 1
 
 
 def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(BEFORE)) -> list[Context]:
@@ -101,21 +122,17 @@ def value_of(
     adapter: Adapter,
     contexts: Sequence[Context],
     metrics: Mapping[int, Moving],
+    gentle: Mapping[int, Tensor],
     config: RankOneConfig,
 ) -> Found:
     """The value of a fact on the bare host; the same bits every time.
 
     Args:
         metrics: by block, those that are changed, in ascending order.
+        gentle: by block, (hidden, hidden): what makes of a direction one that matters as any other.
     """
-    wanted = [p.requires_grad for p in adapter.model.parameters()]
-    adapter.model.requires_grad_(False)
-    try:
-        with silenced(adapter.model), torch.enable_grad():
-            return _Search(adapter, contexts, metrics, config).run()
-    finally:
-        for parameter, before in zip(adapter.model.parameters(), wanted, strict=True):
-            parameter.requires_grad_(before)
+    with silenced(adapter.model), frozen(adapter.model), torch.enable_grad():
+        return _Search(adapter, contexts, metrics, gentle, config).run()
 
 
 class _Search:
@@ -124,60 +141,93 @@ class _Search:
         adapter: Adapter,
         contexts: Sequence[Context],
         metrics: Mapping[int, Moving],
+        gentle: Mapping[int, Tensor],
         config: RankOneConfig,
     ) -> None:
         self.adapter, self.contexts, self.config = adapter, contexts, config
         self.metrics, self.layers = metrics, list(metrics)
+        self.gentle = torch.stack([gentle[n] for n in self.layers]).to(adapter.device)
         texts = [(*c.ids, *c.answer[:-1]) for c in contexts]
         # Before the subject's last token hardly anything changes.
         self.ends = TextEnds(adapter, self.layers[0], texts, [c.at for c in contexts])
-        self.at = torch.tensor(self.ends.offsets, device=adapter.device)
-        self.rows = torch.arange(len(contexts), device=adapter.device)
+        self.count = sites_of(contexts, config)
+        # What has no answer has no sites but its subject; the others are never read.
+        sites = [c.sites(self.count if c.answer else 1) for c in contexts]
+        sites = [each + each[:1] * (self.count - len(each)) for each in sites]
+        shifts = zip(sites, contexts, self.ends.offsets, strict=True)
+        at = [[site - c.at + offset for site in each] for each, c, offset in shifts]
+        self.at = torch.tensor(at, device=adapter.device)
+        self.rows = torch.arange(len(contexts), device=adapter.device)[:, None]
         wanted = [token for c in contexts for token in c.answer]
         self.wanted = torch.tensor(wanted, device=adapter.device)
         self.keys: dict[int, Tensor] = {}
-        self.stream: Tensor | None = None
 
     def run(self) -> Found:
         with torch.no_grad(), self._writing({}, None):
             _, others = self._logits()
-        assert self.stream is not None
-        length = float(self.stream.norm(dim=-1).mean())
         keys, moved = self._keys()
         reads = {n: self._reads(keys[i], moved[i]) for i, n in enumerate(self.layers)}
+        quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
+        self.quiet = (quiet / quiet.norm())[..., None].to(self.adapter.device)
         self.elsewhere = functional.log_softmax(others, dim=-1)
-        value = torch.zeros(self.adapter.hidden_size, device=self.adapter.device)
+        value = torch.zeros(
+            len(self.layers), self.count, self.adapter.hidden_size, device=self.adapter.device
+        )
         value.requires_grad_(True)
-        heading = torch.zeros_like(value)
+        heading, way = torch.zeros_like(value), 0.0
         for steps in range(self.config.steps + 1):
-            with self._writing(reads, value):
+            with self._writing(reads, self._written(value)):
                 answers, others = self._logits()
             sure = self._sure(answers)
             if steps == self.config.steps or sure >= self.config.sure:
                 break
-            loss = self._loss(answers, others, value / length)
+            loss = self._loss(answers, others, value / way if way else value)
             (slope,) = torch.autograd.grad(loss, [value])
             with torch.no_grad():
+                length = float(slope.norm().clamp(min=1e-30))
+                way = way or float(loss) / length
                 # Steps of one length: Adam's, of one size in every feature, end at values more than
                 # twice as long, and what else the edit changes grows with their length.
-                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / slope.norm().clamp(
-                    min=1e-30
-                )
-                value -= self.config.learning_rate * length * heading
-                value *= (self.config.reach * length / value.norm()).clamp(max=1.0)
-        return Found(keys, moved, value.detach().float(), sure, steps)
+                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / length
+                value -= self.config.learning_rate * way * heading
+                value *= (self.config.reach * way / value.norm()).clamp(max=1.0)
+        value, sure = self._least(value.detach(), sure, reads)
+        return Found(keys, moved, self._written(value).float(), sure, steps)
+
+    def _written(self, value: Tensor) -> Tensor:
+        """(layers, sites, hidden) as layers write it, of a value in units of what it changes."""
+        return (value @ self.gentle) * self.quiet
+
+    @torch.no_grad()
+    def _least(
+        self, value: Tensor, sure: float, reads: Mapping[int, Tensor]
+    ) -> tuple[Tensor, float]:
+        """As much of a value as it takes, since the last step is long; and how sure that is."""
+        least, enough = 0.0, 1.0
+        for _ in range(HALVINGS if sure >= self.config.sure else 0):
+            share = (least + enough) / 2
+            with self._writing(reads, self._written(value * share)):
+                now = self._sure(self._logits()[0])
+            if now >= self.config.sure:
+                enough, sure = share, now
+            else:
+                least = share
+        return value * enough, sure
 
     def _keys(self) -> tuple[Tensor, Tensor]:
-        """(layers, inputs), twice: one key for all wordings, and what the metric makes of it."""
+        """(layers, sites, inputs), twice: one key for all wordings, and as the metrics see it."""
         taught = [i for i, c in enumerate(self.contexts) if c.answer]
-        keys = [balanced(self.keys[n][taught].cpu(), self.metrics[n]) for n in self.layers]
-        moved = [self.metrics[n](key[None])[0] for n, key in zip(self.layers, keys, strict=True)]
+        keys = []
+        for n in self.layers:
+            sites = self.keys[n][taught].cpu().unbind(1)
+            keys.append(torch.stack([balanced(site, self.metrics[n]) for site in sites]))
+        moved = [self.metrics[n](key) for n, key in zip(self.layers, keys, strict=True)]
         return torch.stack(keys).float(), torch.stack(moved).float()
 
     def _reads(self, key: Tensor, moved: Tensor) -> Tensor:
-        """(inputs,): how much of the value a projection's input calls for, this fact alone."""
-        ridge = self.config.ridge * len(key)
-        found = solve(key[None], moved[None], method=self.config.method, ridge=ridge)[0]
+        """(sites, inputs): how much of the values an input calls for, this fact alone."""
+        ridge = self.config.ridge * key.shape[1]
+        found = solve(key, moved, method=self.config.method, ridge=ridge)
         return found.float().to(self.adapter.device)
 
     def _logits(self) -> tuple[Tensor, Tensor]:
@@ -194,12 +244,13 @@ class _Search:
         return logits[: len(self.wanted)], logits[len(self.wanted) :]
 
     def _sure(self, answers: Tensor) -> float:
-        said = functional.log_softmax(answers.detach(), dim=-1)
-        return float(said.gather(1, self.wanted[:, None]).min().exp())
+        wanted = answers.detach().gather(1, self.wanted[:, None])[:, 0]
+        others = answers.detach().scatter(1, self.wanted[:, None], float("-inf")).amax(dim=-1)
+        return float((wanted - others).min().exp())
 
-    def _loss(self, answers: Tensor, others: Tensor, lengths: Tensor) -> Tensor:
+    def _loss(self, answers: Tensor, others: Tensor, value: Tensor) -> Tensor:
         loss = functional.cross_entropy(answers, self.wanted)
-        loss = loss + self.config.decay * lengths.square().sum()
+        loss = loss + self.config.decay * value.square().sum()
         if len(others):
             now = functional.log_softmax(others, dim=-1)
             kl = functional.kl_div(now, self.elsewhere, log_target=True, reduction="batchmean")
@@ -207,23 +258,17 @@ class _Search:
         return loss
 
     @contextmanager
-    def _writing(self, reads: Mapping[int, Tensor], value: Tensor | None) -> Iterator[None]:
-        """While this lasts each layer writes its share of a value, as its reader calls for it."""
+    def _writing(self, reads: Mapping[int, Tensor], values: Tensor | None) -> Iterator[None]:
+        """While this lasts each layer writes its value, as its reader calls for it."""
         hooks = []
-        for n in self.layers:
-            place = self.adapter.place("mlp_out", n)
-            hooks.append(place.module.register_forward_hook(_Writer(self, n, reads.get(n), value)))
-        last = self.adapter.place("block_out", self.layers[-1]).module
-        hooks.append(last.register_forward_hook(self._watch))
+        for i, n in enumerate(self.layers):
+            writer = _Writer(self, n, reads.get(n), None if values is None else values[i])
+            hooks.append(self.adapter.place("mlp_out", n).module.register_forward_hook(writer))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _watch(self, module: Any, args: Any, output: Any) -> None:
-        states = output[0] if isinstance(output, tuple) else output
-        self.stream = states[self.rows, self.at].detach()
 
 
 class _Writer:
@@ -237,5 +282,4 @@ class _Writer:
         if self.reads is None or self.value is None:
             one.keys[self.layer] = x[one.rows, one.at].detach()
             return None
-        share = (x.to(self.reads) @ self.reads)[..., None] * (self.value / len(one.layers))
-        return y + share.to(y)
+        return y + (x.to(self.reads) @ self.reads.T @ self.value).to(y)
