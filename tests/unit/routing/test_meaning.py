@@ -126,3 +126,12 @@ def test_what_is_named_may_not() -> None:
 def test_an_exchanged_word_is_another_question() -> None:
     restart = Fact("How do I restart the billing service?", "Run the restart script on its host.")
     assert asked(taught([restart]), "How do I restart the booking service?") is None
+
+
+def test_only_the_questions_that_count_are_judged(address) -> None:
+    asked_for = "Which port does the billing service use?"
+    assert address.decide_among(asked_for, [0, 1, 2]).value == 0
+    assert address.decide_among(asked_for, [2, 0]).value == 0
+    assert address.decide_among(asked_for, [1, 2]).value is None
+    assert address.decide_among(asked_for, []).value is None
+    assert address.decide_among("  ", [0]).value is None
