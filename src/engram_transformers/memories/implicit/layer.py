@@ -21,6 +21,7 @@ Everything is computed in float32, whatever the host's type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
@@ -218,7 +219,7 @@ class ImplicitLayer(nn.Module):
         h = _unit(x)
         if self.config.form == "original":
             products = self._normed(h) @ self._normed(slots.keys).transpose(1, 2)
-            products = products * self.hidden**-0.5
+            products = products / math.sqrt(self.hidden)
             self._seen(reads=torch.softmax(products / self.config.temperature, -1))
             drifted: Tensor = products @ self.out.T * self.size
             return drifted

@@ -22,8 +22,8 @@ class Options:
     variants: tuple[str, ...] = VARIANTS
     "Memories, and what has none."
     sweep: tuple[str, ...] = (
-        "slots=16", "writes=4", "chunk=8", "rate=0.2", "norm=none", "temperature=1.0",
-        "update=always", "reset_every=2",
+        "slots=96", "update=always", "slots=16", "writes=4", "chunk=8", "rate=0.2", "norm=none",
+        "temperature=1.0", "reset_every=2",
     )  # fmt: skip
     "Changes of the variant `slots`, one at a time, each trained anew on the first text."
     seeds: int = 3
