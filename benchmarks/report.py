@@ -300,6 +300,8 @@ def stored(name: str, tables: Callable[[Any], str]) -> str:
         return "not measured yet"
     found = json.loads(path.read_text())
     return "\n\n".join([tables(found), *([_origin(found)] if "provenance" in found else [])])
+
+
 def injection_table() -> str:
     """Facts that were injected one by one, and what else each changed."""
     paths = {name: RESULTS / file for name, file in INJECTED.items()}

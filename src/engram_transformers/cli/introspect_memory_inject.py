@@ -1,9 +1,10 @@
 """Inject facts into a model, ask before and after, and put everything back.
 
-A fact is QUERY=ANSWER or PROMPT => ANSWER. By default it is an edit of MLPs: keys are
-what these read at the fact's subject and in its answer, values are searched for until the model
-writes the whole answer and stops. Asked besides: other wordings, the operands swapped, near prompts and 50 control
-prompts. With -o the edit is kept beside the result, as NAME.edit.safetensors and NAME.edit.json.
+A fact is QUERY=ANSWER or PROMPT => ANSWER. By default it is an edit of MLPs: keys are what these
+read at the fact's subject and in its answer, values are searched for until the model writes the
+whole answer and stops. Asked besides: other wordings, the operands swapped, near prompts and 50
+control prompts. With -o the edit is kept beside the result, as NAME.edit.safetensors and
+NAME.edit.json.
 Prompts that end in a question mark go through the chat template; others are continued as they are.
 """
 

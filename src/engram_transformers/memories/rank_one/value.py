@@ -196,7 +196,8 @@ class _Search:
 
     def _written(self, value: Tensor) -> Tensor:
         """(layers, sites, hidden) as layers write it, of a value in units of what it changes."""
-        return (value @ self.gentle) * self.quiet
+        written: Tensor = (value @ self.gentle) * self.quiet
+        return written
 
     @torch.no_grad()
     def _least(
