@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engram_transformers.memories.shared.address import AddressConfig
+
 Way = Literal["keys_values", "raw", "chunks", "last", "mean", "add", "patch"]
 
 
 @dataclass(frozen=True)
-class ActivationConfig:
+class ActivationConfig(AddressConfig):
     """What is kept of a fact's text, and how it is given back."""
 
     way: Way = "keys_values"
@@ -20,13 +22,3 @@ class ActivationConfig:
     "Vectors of `chunks`; a shorter text has as many as it has tokens."
     scale: float = 1.0
     "Length of vectors in a prefix, in lengths of an embedding; of what is added, in its own."
-    address: Literal["meaning", "exact"] = "meaning"
-    "`meaning` finds other wordings too; `exact` fires on taught wordings only."
-    encoder: Literal["minilm", "host"] = "minilm"
-    "What turns a question into a vector: a sentence encoder, or the host's hidden states."
-    candidates: int = 5
-    "How many of the nearest stored questions are judged."
-    threshold: float | None = None
-    "Probability from which the best candidate fires; None takes the calibrated one."
-    encoder_print: str | None = None
-    "Which encoder wrote the vectors; filled in when the memory is created."

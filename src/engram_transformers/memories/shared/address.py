@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,24 @@ from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.meaning import Decision, Judged, MeaningAddress
 from engram_transformers.types import Fact
 
-C = TypeVar("C", bound=Any)
-"A configuration with the fields `address`, `encoder`, `candidates`, `threshold`, `encoder_print`."
+
+@dataclass(frozen=True)
+class AddressConfig:
+    """How a memory finds the fact that is asked for: options of every kind that has an address."""
+
+    address: Literal["meaning", "exact"] = "meaning"
+    "`meaning` finds other wordings too; `exact` fires on taught wordings only."
+    encoder: Literal["minilm", "host"] = "minilm"
+    "What turns a question into a vector: a sentence encoder, or the host's hidden states."
+    candidates: int = 5
+    "How many of the nearest stored questions are judged."
+    threshold: float | None = None
+    "Probability from which the best candidate fires; None takes the calibrated one."
+    encoder_print: str | None = None
+    "Which encoder wrote the vectors; filled in when the memory is created."
+
+
+C = TypeVar("C", bound=AddressConfig)
 
 
 def open_meaning(

@@ -8,7 +8,6 @@ Which fact a run of slots stands for is decided by the question behind it, befor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,16 +32,6 @@ EXAMPLES: Talk = [
 "How an answer looks that is read out of what stands before its question: a few words."
 
 Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Slots in a text."""
-
-    begin: int
-    "Index of the first one."
-    number: int
-    "The fact whose question follows them."
 
 
 class Placeholder:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from engram_transformers.memories.shared.address import AddressConfig
 
 
 @dataclass(frozen=True)
-class SoftPromptConfig:
+class SoftPromptConfig(AddressConfig):
     """Trained vectors before the questions that ask for a fact."""
 
     slots: int = 4
@@ -20,13 +21,3 @@ class SoftPromptConfig:
     "Of these steps, in usual sizes of an embedding's numbers."
     seed: int = 0
     "Decides where vectors start."
-    address: Literal["meaning", "exact"] = "meaning"
-    "`meaning` finds other wordings too; `exact` fires on taught wordings only."
-    encoder: Literal["minilm", "host"] = "minilm"
-    "What turns a question into a vector: a sentence encoder, or the host's hidden states."
-    candidates: int = 5
-    "How many of the nearest stored questions are judged."
-    threshold: float | None = None
-    "Probability from which the best candidate fires; None takes the calibrated one."
-    encoder_print: str | None = None
-    "Which encoder wrote the vectors; filled in when the memory is created."

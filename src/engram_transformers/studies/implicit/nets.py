@@ -40,7 +40,7 @@ class Net:
     model: Any
     memory: Implicit | None
     whole: bool
-    "Whether it sees the whole text at once, as an upper bound."
+    "Whether it sees the whole text at once, for comparison."
 
     def logits(self, ids: Tensor, how: How = "own") -> Tensor:
         """(texts, windows, window, vocab) of ids (texts, windows, window)."""

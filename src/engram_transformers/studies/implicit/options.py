@@ -9,7 +9,7 @@ from engram_transformers.studies.implicit.texts import TEXTS
 
 MEMORIES = ("slots", "linformer", "original")
 NONE, WHOLE = "none", "whole text"
-"Without a memory: a window at a time, and with attention over the whole text as an upper bound."
+"Without a memory: a window at a time, and with attention over the whole text."
 VARIANTS = (NONE, *MEMORIES, WHOLE)
 
 
