@@ -350,7 +350,7 @@ def _signed(found: Measure) -> str:
     return f"{100 * found.value:+.1f}".replace("-", "−").replace("+0.0", "0").replace("−0.0", "0")
 
 
-def _short(label: str, most: int = 20) -> str:
+def _short(label: str, most: int = 30) -> str:
     """One line of a label; what fonts cannot show would break the drawing."""
     line = " ".join("".join(each if each.isprintable() else " " for each in label).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -249,19 +249,14 @@ def _inside(options: Options, done: Sequence[Done]) -> Table:
 def _influence(options: Options, done: Sequence[Done]) -> Plot:
     panels = []
     for text in options.texts:
-        series = [
-            Series(variant, tuple(
-                (float(at), over_runs([run["influence"][group] for run in runs.values()]))
-                for at, group in enumerate(("repeats", "others"))
-            ))
-            for found, variant, runs in _with_slots(options, done)
-            if found == text
-        ]  # fmt: skip
-        if series:
-            title = f"{text}: KL divergence, nats"
-            where = "0: repeats, 1: other tokens"
-            panels.append(Panel(title, "", tuple(series), where, lines=True))
-    return Plot("context_influence", "What the slots change in what is said", tuple(panels))
+        of_text = [(v, runs) for name, v, runs in _with_slots(options, done) if name == text]
+        for group, told in (("repeats", "repeats"), ("others", "other tokens")):
+            found = {v: [run["influence"][group] for run in runs.values()] for v, runs in of_text}
+            series = tuple(Series(v, ((0.0, over_runs(each)),)) for v, each in found.items())
+            if series:
+                panels.append(Panel(f"{text}, {told}: nats", "", series))
+    title = "What the slots change in what is said: KL divergence"
+    return Plot("context_influence", title, tuple(panels))
 
 
 def _heatmap(text: str, runs: dict[str, Runs]) -> Heatmap | None:
