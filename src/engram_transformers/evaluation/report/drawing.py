@@ -30,6 +30,8 @@ WIDTH, ROW, TOP, BOTTOM, LINES, LEFT = 330, 20, 34, 44, 230, 58
 "Sizes in points: of a panel of dots, of a row of dots, of the margins, of lines and left of them."
 _LETTER = 6.1
 "About the width of a letter."
+FEW = 4
+"Places along x, each of which is named then."
 _NAME = 36
 "Letters of a line's name, at most."
 _STYLE: dict[Any, Any] = {
@@ -198,7 +200,7 @@ def _ticks(axes: Axes, panel: Panel, places: Sequence[float], xs: Sequence[float
     ticker = _ticker()
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_minor_locator(ticker.NullLocator())
-    if panel.x_scale == "named":
+    if panel.x_scale == "named" or len(xs) <= FEW:
         axes.set_xticks(places, [_count(x) for x in xs])
     else:
         axes.xaxis.set_major_formatter(lambda x, _: _count(x))

@@ -192,11 +192,13 @@ def _plot(every: Sequence[Mapping[str, Any]]) -> Plot:
         if _budgets(every, way)
     ]
     across = sorted({b for way in WAYS for b in _budgets(every, way)})
-    for name in (NONE, FULL):
+    for name in (NONE, FULL, LOOKUP):
         parts = [one["fixed"][name] for one in every if name in one["fixed"]]
         if parts:
-            level, chance = _said(parts), mean(case[1] for part in parts for case in part)
+            level = _said(parts)
             said.append(Series(name, tuple((float(b), level) for b in across), control=True))
+        if parts and name != LOOKUP:  # it stands in for the output, which has no probability then
+            chance = mean(case[1] for part in parts for case in part)
             likely.append(Series(name, tuple((float(b), chance) for b in across), control=True))
     what = "tokens or vectors kept"
     return Plot(
