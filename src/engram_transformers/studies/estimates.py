@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,12 @@ def over_runs(values: Sequence[float]) -> Measure:
         return Measure(mean, mean, mean, 1)
     half = (_T[n - 2] if n - 2 < len(_T) else 1.96) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Measure(mean, mean - half, mean + half, n)
+
+
+def share_over_runs(values: Sequence[float]) -> Measure:
+    """The same of shares: an interval from the t distribution knows no bounds, and a share has."""
+    found = over_runs(values)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def median(values: Sequence[float], *, seed: int = 0) -> Measure:

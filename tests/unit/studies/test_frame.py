@@ -16,7 +16,13 @@ from engram_transformers.errors import BadInput, StoreDamaged, StoreError, Unsup
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.catalogue import STUDIES, studies, study_named
-from engram_transformers.studies.estimates import exponent, median, over_runs, slope
+from engram_transformers.studies.estimates import (
+    exponent,
+    median,
+    over_runs,
+    share_over_runs,
+    slope,
+)
 from engram_transformers.studies.options import configured, meanings
 from engram_transformers.studies.page import aside, markdown, write_page
 from engram_transformers.studies.result import read_result, write_result
@@ -245,3 +251,9 @@ def test_findings_are_made_from_some_units_too(tmp_path: Path) -> None:
     found = conclude(Options(), some)
     assert found.tables[0].rows[0].seeds == 1
     assert replace(some[0], seconds=0.0) != some[0] or some[0].seconds == 0
+
+
+def test_the_interval_of_a_share_stays_a_share() -> None:
+    found, free = share_over_runs([0.0, 0.3, 0.0]), over_runs([0.0, 0.3, 0.0])
+    assert free.low < 0 == found.low and found.high == free.high and found.value == free.value
+    assert over_runs([1.0, 0.9, 1.0]).high > 1 == share_over_runs([1.0, 0.9, 1.0]).high

@@ -7,7 +7,7 @@ from typing import Any
 
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
-from engram_transformers.studies.estimates import over_runs
+from engram_transformers.studies.estimates import over_runs, share_over_runs
 from engram_transformers.studies.implicit.options import MEMORIES, NONE, WHOLE, Options
 from engram_transformers.studies.study import Done, Findings, Heatmap, Row, Table, row
 
@@ -67,7 +67,16 @@ def _by_variant(done: Sequence[Done], text: str, change: str = "") -> dict[str, 
 def _line(
     name: str, runs: Runs, value: Callable[[dict[str, Any]], float], n: int, **more: Any
 ) -> Row:
-    found = over_runs([value(run) for run in runs.values()])
+    return _row(name, over_runs([value(run) for run in runs.values()]), runs, n, more)
+
+
+def _share_line(
+    name: str, runs: Runs, value: Callable[[dict[str, Any]], float], n: int, **more: Any
+) -> Row:
+    return _row(name, share_over_runs([value(run) for run in runs.values()]), runs, n, more)
+
+
+def _row(name: str, found: Measure, runs: Runs, n: int, more: dict[str, Any]) -> Row:
     return row(name, found, n=n, seeds=len(runs), more=more)
 
 
@@ -135,7 +144,7 @@ def _needles(text: str, runs: dict[str, Runs]) -> Table:
             }
             more = {**by_distance, "log-probability": _mean(own, _logs(name))}
             n = sum(each["n"] for each in needles)
-            rows.append(_line(f"{variant}, {words}", own, _said(name), n, **more))
+            rows.append(_share_line(f"{variant}, {words}", own, _said(name), n, **more))
     about = (
         "Greedy; asked so many windows after the needle, over all distances and at each. "
         "Log-probability: of the answer, nats a token."
@@ -181,7 +190,8 @@ def _verdicts(text: str, runs: dict[str, Runs]) -> Iterator[str]:
             parts.append(f"{word} loss on repeats than without it ({_told(less)} nats)")
         if len(own) > 1:
             said = {
-                name: over_runs([_said(name)(run) for run in own.values()]) for name in CONDITIONS
+                name: share_over_runs([_said(name)(run) for run in own.values()])
+                for name in CONDITIONS
             }
             above = said["right"].low > max(said["empty"].high, said["wrong"].high)
             verb = "recalls" if above else "does not recall"
@@ -203,7 +213,7 @@ def _distances(text: str, runs: dict[str, Runs]) -> Plot | None:
                 continue
             distances = [each["distance"] for each in next(iter(own.values()))["needles"]]
             points = tuple(
-                (float(d), over_runs([_said(name, d)(run) for run in own.values()]))
+                (float(d), share_over_runs([_said(name, d)(run) for run in own.values()]))
                 for d in distances
             )
             control = name != "right" or variant == WHOLE
@@ -287,7 +297,7 @@ def _swept(options: Options, done: Sequence[Done]) -> list[tuple[str, Runs]]:
 def _sweep(options: Options, done: Sequence[Done]) -> Table:
     found = _swept(options, done)
     rows = [
-        _line(
+        _share_line(
             name,
             runs,
             _said("right"),
@@ -309,7 +319,7 @@ def _sweep(options: Options, done: Sequence[Done]) -> Table:
 def _best(options: Options, done: Sequence[Done]) -> Plot:
     found = _swept(options, done)
     series = tuple(
-        Series(name, ((0.0, over_runs([_said("right")(run) for run in runs.values()])),))
+        Series(name, ((0.0, share_over_runs([_said("right")(run) for run in runs.values()])),))
         for name, runs in found
     )
     panels = (Panel("needles recalled, by option", "", series),) if len(series) > 1 else ()
