@@ -20,7 +20,7 @@ class RankOneConfig:
     layers: tuple[int, ...] | None = None
     "Blocks whose MLPs are changed, negative ones counted from the end; None: `AT` of the depth."
     along: bool = True
-    "Whether the answer's tokens have keys and values too, each for the next; else only subjects."
+    "Whether each token of subject and answer has a key and a value; else the subject's last alone."
     wordings: int = 1
     "Of each prompt: by itself, and behind so many other beginnings but one."
     lookalikes: int = 24

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from engram_transformers.attaching import silenced
 from engram_transformers.memories.rank_one.statistics import Keeper
-from engram_transformers.memories.rank_one.value import Context
+from engram_transformers.memories.rank_one.value import Context, Sites
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.encoder import hidden_after
 from engram_transformers.models.neutral import NEUTRAL
@@ -102,7 +102,7 @@ def keys_at(
     contexts: Sequence[Context],
     layers: Sequence[int],
     answer: tuple[int, ...],
-    sites: int,
+    sites: Sites,
 ) -> dict[int, Tensor]:
     """By layer, (keys, inputs) in float32: what the bare host's projections read at sites.
 

@@ -5,13 +5,15 @@
 The mean goes over the fact's wordings, each by itself and behind some other words, since a value
 that is found for one context alone works in that one alone. KL is between what the host says of the
 subject elsewhere ("... is a") with and without the value. Only the blocks from the first edited one
-on and the tokens from the subject's last on are run (`models/ends.py`).
+on and the tokens from the subject on are run (`models/ends.py`); of the texts in which the host is to
+say what it says, only every few steps.
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
 later token as far as that is like it. With several layers each has a value of its own, and all are
-found together; and so has each token of the answer that is read, besides the subject's last, since
-it takes less to say the next token there than to say all of them from afar (`along`). They are
-searched for as ``u``, in units of what they change of other texts:
+found together. So has each token of the subject, not only its last, since many hints disturb less
+than a loud one; and each token of the answer that is read, since it takes less to say the next
+token there than to say all of them from afar (`along`). They are searched for as ``u``, in units of
+what they change of other texts:
 
     v = (k' M k)^1/2  F^-1/2  u
 
@@ -22,10 +24,11 @@ heard least, and in directions that other texts hardly notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +56,15 @@ MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
 HALVINGS = 5
 "To find how much of the value found is enough."
+AGAIN = 4
+"Steps after which it is seen anew what the host says elsewhere; it says hardly anything else."
+
+
+class Sites(NamedTuple):
+    """At how many tokens of a fact something is written."""
+
+    subject: int
+    answer: int
 
 
 @dataclass(frozen=True)
@@ -66,14 +78,14 @@ class Context:
     "What is to come behind the text, the end included; empty where the host is to be left alone."
 
     @property
-    def at(self) -> int:
-        """Index of the subject's last token."""
-        return self.subject[-1]
+    def begins(self) -> int:
+        """Index of the subject's first token."""
+        return self.subject[0]
 
-    def sites(self, count: int) -> list[int]:
-        """Indices of as many tokens: the subject's last, and those of the answer that are read."""
+    def sites(self, count: Sites) -> list[int]:
+        """Indices of the subject's last tokens, and of the last of the answer that are read."""
         end = len(self.ids) + max(0, len(self.answer) - 1)
-        return [self.at, *range(end - count + 1, end)]
+        return [*self.subject[-count.subject :], *range(end - count.answer, end)]
 
 
 @dataclass(frozen=True)
@@ -91,9 +103,12 @@ class Found:
     steps: int
 
 
-def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> int:
+def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> Sites:
     """At how many tokens of each wording a fact is written."""
-    return min(len(c.answer) for c in contexts if c.answer) if config.along else 1
+    taught = [c for c in contexts if c.answer]
+    if not config.along:
+        return Sites(1, 0)
+    return Sites(min(len(c.subject) for c in taught), min(len(c.answer) for c in taught) - 1)
 
 
 def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(BEFORE)) -> list[Context]:
@@ -144,51 +159,47 @@ class _Search:
         gentle: Mapping[int, Tensor],
         config: RankOneConfig,
     ) -> None:
-        self.adapter, self.contexts, self.config = adapter, contexts, config
+        self.adapter, self.config = adapter, config
         self.metrics, self.layers = metrics, list(metrics)
         self.gentle = torch.stack([gentle[n] for n in self.layers]).to(adapter.device)
-        texts = [(*c.ids, *c.answer[:-1]) for c in contexts]
-        # Before the subject's last token hardly anything changes.
-        self.ends = TextEnds(adapter, self.layers[0], texts, [c.at for c in contexts])
         self.count = sites_of(contexts, config)
-        # What has no answer has no sites but its subject; the others are never read.
-        sites = [c.sites(self.count if c.answer else 1) for c in contexts]
-        sites = [each + each[:1] * (self.count - len(each)) for each in sites]
-        shifts = zip(sites, contexts, self.ends.offsets, strict=True)
-        at = [[site - c.at + offset for site in each] for each, c, offset in shifts]
-        self.at = torch.tensor(at, device=adapter.device)
-        self.rows = torch.arange(len(contexts), device=adapter.device)[:, None]
-        wanted = [token for c in contexts for token in c.answer]
+        taught = [c for c in contexts if c.answer]
+        others = [c for c in contexts if not c.answer]
+        self.taught = _Texts(adapter, self.layers[0], taught)
+        self.others = _Texts(adapter, self.layers[0], others) if others else None
+        wanted = [token for c in taught for token in c.answer]
         self.wanted = torch.tensor(wanted, device=adapter.device)
-        self.keys: dict[int, Tensor] = {}
 
     def run(self) -> Found:
-        with torch.no_grad(), self._writing({}, None):
-            _, others = self._logits()
         keys, moved = self._keys()
         reads = {n: self._reads(keys[i], moved[i]) for i, n in enumerate(self.layers)}
         quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
         self.quiet = (quiet / quiet.norm())[..., None].to(self.adapter.device)
-        self.elsewhere = functional.log_softmax(others, dim=-1)
+        if self.others is not None:
+            with torch.no_grad():
+                self.elsewhere = functional.log_softmax(self.others.logits(), dim=-1)
         value = torch.zeros(
-            len(self.layers), self.count, self.adapter.hidden_size, device=self.adapter.device
+            len(self.layers), sum(self.count), self.adapter.hidden_size, device=self.adapter.device
         )
         value.requires_grad_(True)
-        heading, way = torch.zeros_like(value), 0.0
+        heading, pull, way = torch.zeros_like(value), torch.zeros_like(value), 0.0
         for steps in range(self.config.steps + 1):
             with self._writing(reads, self._written(value)):
-                answers, others = self._logits()
+                answers = self.taught.logits()
             sure = self._sure(answers)
             if steps == self.config.steps or sure >= self.config.sure:
                 break
-            loss = self._loss(answers, others, value / way if way else value)
+            loss = functional.cross_entropy(answers, self.wanted)
             (slope,) = torch.autograd.grad(loss, [value])
+            if steps % AGAIN == 0:
+                pull = self._pull(value, reads)
             with torch.no_grad():
-                length = float(slope.norm().clamp(min=1e-30))
-                way = way or float(loss) / length
+                way = way or float(loss) / float(slope.norm().clamp(min=1e-30))
+                slope += pull + 2 * self.config.decay / way**2 * value
                 # Steps of one length: Adam's, of one size in every feature, end at values more than
                 # twice as long, and what else the edit changes grows with their length.
-                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope / length
+                slope /= slope.norm().clamp(min=1e-30)
+                heading = MOMENTUM * heading + (1 - MOMENTUM) * slope
                 value -= self.config.learning_rate * way * heading
                 value *= (self.config.reach * way / value.norm()).clamp(max=1.0)
         value, sure = self._least(value.detach(), sure, reads)
@@ -208,20 +219,23 @@ class _Search:
         for _ in range(HALVINGS if sure >= self.config.sure else 0):
             share = (least + enough) / 2
             with self._writing(reads, self._written(value * share)):
-                now = self._sure(self._logits()[0])
+                now = self._sure(self.taught.logits())
             if now >= self.config.sure:
                 enough, sure = share, now
             else:
                 least = share
         return value * enough, sure
 
+    @torch.no_grad()
     def _keys(self) -> tuple[Tensor, Tensor]:
         """(layers, sites, inputs), twice: one key for all wordings, and as the metrics see it."""
-        taught = [i for i, c in enumerate(self.contexts) if c.answer]
-        keys = []
-        for n in self.layers:
-            sites = self.keys[n][taught].cpu().unbind(1)
-            keys.append(torch.stack([balanced(site, self.metrics[n]) for site in sites]))
+        seen: dict[int, Tensor] = {}
+        with self._hooked(lambda i, x, y: seen.update({i: x.float()})):
+            self.taught.ends()
+        at, keys = self.taught.sites(self.count), []
+        for i, n in enumerate(self.layers):
+            sites = seen[i].gather(1, at[..., None].expand(-1, -1, seen[i].shape[-1])).cpu()
+            keys.append(torch.stack([balanced(site, self.metrics[n]) for site in sites.unbind(1)]))
         moved = [self.metrics[n](key) for n, key in zip(self.layers, keys, strict=True)]
         return torch.stack(keys).float(), torch.stack(moved).float()
 
@@ -231,56 +245,69 @@ class _Search:
         found = solve(key, moved, method=self.config.method, ridge=ridge)
         return found.float().to(self.adapter.device)
 
-    def _logits(self) -> tuple[Tensor, Tensor]:
-        """(answer tokens, vocab) where answers are predicted, and (others, vocab)."""
-        states = self.ends()
-        answers: list[Tensor] = []
-        others: list[Tensor] = []
-        for row, c in zip(states, self.contexts, strict=True):
-            end = len(c.ids) - c.at
-            heap = answers if c.answer else others
-            heap.append(row[end - 1 : end - 1 + max(1, len(c.answer))])
-        empty = states.new_zeros(0, states.shape[-1])
-        logits = self.adapter.logits(torch.cat([*answers, *others, empty]))
-        return logits[: len(self.wanted)], logits[len(self.wanted) :]
+    def _pull(self, value: Tensor, reads: Mapping[int, Tensor]) -> Tensor:
+        """Where what the host says elsewhere would have the value go."""
+        if self.others is None:
+            return torch.zeros_like(value)
+        with self._writing(reads, self._written(value)):
+            now = functional.log_softmax(self.others.logits(), dim=-1)
+        kl = functional.kl_div(now, self.elsewhere, log_target=True, reduction="batchmean")
+        (slope,) = torch.autograd.grad(self.config.essence * kl, [value])
+        return slope
 
     def _sure(self, answers: Tensor) -> float:
         wanted = answers.detach().gather(1, self.wanted[:, None])[:, 0]
         others = answers.detach().scatter(1, self.wanted[:, None], float("-inf")).amax(dim=-1)
         return float((wanted - others).min().exp())
 
-    def _loss(self, answers: Tensor, others: Tensor, value: Tensor) -> Tensor:
-        loss = functional.cross_entropy(answers, self.wanted)
-        loss = loss + self.config.decay * value.square().sum()
-        if len(others):
-            now = functional.log_softmax(others, dim=-1)
-            kl = functional.kl_div(now, self.elsewhere, log_target=True, reduction="batchmean")
-            loss = loss + self.config.essence * kl
-        return loss
+    def _writing(self, reads: Mapping[int, Tensor], values: Tensor) -> AbstractContextManager[None]:
+        """While this lasts each layer writes its value, as its reader calls for it."""
+
+        def write(i: int, x: Tensor, y: Tensor) -> Tensor:
+            reader = reads[self.layers[i]]
+            return y + (x.to(reader) @ reader.T @ values[i]).to(y)
+
+        return self._hooked(write)
 
     @contextmanager
-    def _writing(self, reads: Mapping[int, Tensor], values: Tensor | None) -> Iterator[None]:
-        """While this lasts each layer writes its value, as its reader calls for it."""
-        hooks = []
-        for i, n in enumerate(self.layers):
-            writer = _Writer(self, n, reads.get(n), None if values is None else values[i])
-            hooks.append(self.adapter.place("mlp_out", n).module.register_forward_hook(writer))
-        try:
+    def _hooked(self, act: Callable[[int, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+        """While this lasts `act(i, x, y)` sees what the i-th layer reads and writes."""
+        with ExitStack() as stack:
+            for i, n in enumerate(self.layers):
+                module = self.adapter.place("mlp_out", n).module
+                stack.callback(module.register_forward_hook(partial(_hook, act, i)).remove)
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
-class _Writer:
-    def __init__(
-        self, search: _Search, layer: int, reads: Tensor | None, value: Tensor | None
-    ) -> None:
-        self.search, self.layer, self.reads, self.value = search, layer, reads, value
+def _hook(
+    act: Callable[[int, Tensor, Tensor], Tensor | None],
+    layer: int,
+    module: Any,
+    args: tuple[Tensor, ...],
+    y: Tensor,
+) -> Tensor | None:
+    return act(layer, args[0], y)
 
-    def __call__(self, module: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor | None:
-        one, x = self.search, args[0]
-        if self.reads is None or self.value is None:
-            one.keys[self.layer] = x[one.rows, one.at].detach()
-            return None
-        return y + (x.to(self.reads) @ self.reads.T @ self.value).to(y)
+
+class _Texts:
+    """Texts that are read again and again, from the first token on at which values are written."""
+
+    def __init__(self, adapter: Adapter, first: int, contexts: Sequence[Context]) -> None:
+        self.adapter, self.contexts = adapter, contexts
+        texts = [(*c.ids, *c.answer[:-1]) for c in contexts]
+        # Before the subject hardly anything changes.
+        self.ends = TextEnds(adapter, first, texts, [c.begins for c in contexts])
+
+    def sites(self, count: Sites) -> Tensor:
+        """(texts, sites): where in what is read the sites stand."""
+        shifts = zip(self.contexts, self.ends.offsets, strict=True)
+        at = [[site - c.begins + offset for site in c.sites(count)] for c, offset in shifts]
+        return torch.tensor(at, device=self.adapter.device)
+
+    def logits(self) -> Tensor:
+        """(predicted tokens, vocab): of the answers; behind a text without one, of what comes."""
+        rows = []
+        for row, c in zip(self.ends(), self.contexts, strict=True):
+            end = len(c.ids) - c.begins
+            rows.append(row[end - 1 : end - 1 + max(1, len(c.answer))])
+        return self.adapter.logits(torch.cat(rows))
