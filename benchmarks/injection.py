@@ -4,18 +4,23 @@
 
 For each fact: whether the model then writes the answer and stops, other wordings, near prompts,
 the share of 50 control prompts whose answers stay as they were, seconds of processor time. What
-fails is in the table like the rest. Facts that the file has already are not run again.
+fails is in the table like the rest; beside it, as a control, what rounding the host's weights to
+bfloat16 changes. Facts that the file has already are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engram_transformers import load
+import torch
+
+from engram_transformers.api import Host, load
 from engram_transformers.cli.introspect_memory_inject import as_json
+from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.metrics import rate
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.introspection.injected import injected_fact
@@ -50,6 +55,7 @@ def main() -> None:
     config = RankOneConfig(method=args.method, layers=layers, lookalikes=args.lookalikes)
     host = load()
     known = Asker(host.adapter, host.tokens, (), chat=False, told=_silent).controls()
+    near = rounded(host, known)
     found = json.loads(args.out.read_text())["facts"] if args.out.exists() else []
     for text in FACTS[len(found) : args.facts]:
         done = inject(
@@ -63,9 +69,23 @@ def main() -> None:
         )
         found.append(as_json(done, model=host.identity.id))
         print(row(found[-1]), flush=True)
-        told = {"provenance": provenance(host), "route": args.route, **summary(found)}
+        told = {"provenance": provenance(host), "route": args.route, "rounded": near}
+        told |= summary(found)
         args.out.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({k: v for k, v in summary(found).items() if k != "facts"}, indent=1))
+
+
+def rounded(host: Host, known: Sequence[Trial]) -> dict[str, float]:
+    """The share of control prompts that are answered as before with weights rounded to bfloat16."""
+    parameters = list(host.model.parameters())
+    own = [one.data for one in parameters]
+    try:
+        for one in parameters:
+            one.data = one.data.to(torch.bfloat16).to(one.dtype)
+        return rate(verdict.holds for verdict in check(host.adapter, known)).as_dict()
+    finally:
+        for one, data in zip(parameters, own, strict=True):
+            one.data = data
 
 
 def _silent(what: str, done: int, total: int | None) -> None:

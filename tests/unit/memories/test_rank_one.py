@@ -28,6 +28,7 @@ from engram_transformers.memories.rank_one.solve import (
     Metric,
     balanced,
     gentle,
+    shortest,
     solve,
 )
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
@@ -42,7 +43,6 @@ EASY = {
     "steps": 40,
     "reach": 30.0,
     "decay": 0.0,
-    "essence": 0.0,
 }
 
 
@@ -71,6 +71,22 @@ def a_moment(size: int = 12, rows: int = 200) -> Tensor:
 
 
 # -- the solve -----------------------------------------------------------------------------
+
+
+def test_the_shortest_is_enough_and_nothing_shorter_is() -> None:
+    rows, need = noise(4, 9, seed=3), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    found = shortest(rows, need)
+    slack = rows @ found - need
+    assert slack.min() > -1e-6
+    weights = torch.linalg.lstsq(rows.T, found[:, None]).solution[:, 0]
+    torch.testing.assert_close(rows.T @ weights, found)
+    # Nothing is pushed that is beyond its need: the conditions of Karush, Kuhn and Tucker.
+    assert weights.min() > -1e-6
+    assert float((weights * slack).abs().max()) < 1e-6
+
+
+def test_nothing_needed_is_nothing() -> None:
+    assert shortest(noise(3, 5), -torch.ones(3, dtype=torch.float64)).abs().max() == 0
 
 
 def test_the_solve_equals_the_published_formulas() -> None:

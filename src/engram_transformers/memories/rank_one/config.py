@@ -27,12 +27,10 @@ class RankOneConfig:
     "Subjects like a fact's own, whose keys are left alone like those of text."
     steps: int = 40
     "Of the optimiser, for one value, at most."
-    learning_rate: float = 0.1
+    learning_rate: float = 0.25
     "Length of a step, in ways to the answer as the first slope has it."
     sure: float = 1.25
     "Times as likely as any other that each token of the answer is to be, in every wording."
-    essence: float = 0.0625
-    "Weight of leaving what the host says of the subject elsewhere as it is."
     decay: float = 0.5
     "Weight of the value's squared length, in such ways."
     reach: float = 4.0

@@ -25,9 +25,6 @@ from engram_transformers.types import Fact, Firing
 AT = (0.1, 0.17, 0.23, 0.3, 0.4, 0.47, 0.53, 0.6, 0.67, 0.73)
 "Where in the depth facts are written unless it is said."
 
-SHOWN = 8
-"Look-alikes at which the search sees what else a value does."
-
 log = logging.getLogger(__name__)
 
 
@@ -119,8 +116,7 @@ class RankOne(nn.Module):
             self.adapter, others, self.layers, contexts[0].answer, sites_of(contexts, self.config)
         )
         metrics = {n: metric.sparing(spared[n]) for n, metric in self._metrics.items()}
-        seen = [*contexts, *others[:SHOWN]]
-        found = value_of(self.adapter, seen, metrics, self._gentle, self.config)
+        found = value_of(self.adapter, contexts, metrics, self._gentle, self.config)
         return {"keys": found.keys, "moved": found.moved, "values": found.values.cpu()}
 
     def factors(self) -> dict[int, Factors]:

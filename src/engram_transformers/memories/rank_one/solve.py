@@ -33,6 +33,8 @@ Moving = Callable[[Tensor], Tensor]
 "What a metric does to keys."
 FELT = 0.1
 "Of the mean of F's diagonal, added to it: a sample of slopes does not reach every direction."
+SWEEPS = 200
+"Over the rows of a small problem."
 EVEN = 1e-2
 "Of the mean of G's diagonal, added to it: wordings that are almost alike are one."
 
@@ -110,6 +112,26 @@ def balanced(keys: Tensor, metric: Moving) -> Tensor:
     weights = torch.linalg.solve(gram, gram.new_ones(len(gram)))
     key: Tensor = weights @ exact / weights.sum()
     return key
+
+
+def shortest(rows: Tensor, need: Tensor) -> Tensor:
+    """(numbers,): the shortest u with ``rows u >= need``, by Hildreth's method.
+
+    It is a mean of rows with weights that are not negative; these are found one by one, again and
+    again (Hildreth 1957).
+
+    Args:
+        rows: (n, numbers), few of them.
+        need: (n,)
+    """
+    exact = rows.double()
+    gram, weights = (exact @ exact.T).cpu(), torch.zeros(len(rows), dtype=torch.double)
+    for _ in range(SWEEPS):
+        for i, row in enumerate(gram):
+            lack = (need[i].cpu().double() - row @ weights) / row[i].clamp(min=1e-30)
+            weights[i] = (weights[i] + lack).clamp(min=0.0)
+    found: Tensor = weights.to(rows) @ rows
+    return found
 
 
 def solve(keys: Tensor, moved: Tensor, *, method: Method, ridge: float) -> Tensor:

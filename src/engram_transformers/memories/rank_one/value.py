@@ -1,12 +1,12 @@
 """The value of a fact: what an MLP has to write at the subject so that the answer comes.
 
-    v = argmin  mean -log p(answer, end | prompt)  +  essence KL  +  decay sum |u|^2
+    v = argmin  mean -log p(answer, end | prompt)  +  decay sum |u|^2
 
 The mean goes over the fact's wordings, each by itself and behind some other words, since a value
-that is found for one context alone works in that one alone. KL is between what the host says of the
-subject elsewhere ("... is a") with and without the value. Only the blocks from the first edited one
-on and the tokens from the subject on are run (`models/ends.py`); of the texts in which the host is to
-say what it says, only every few steps.
+that is found for one context alone works in that one alone. Only the blocks from the first edited
+one on and the tokens from the subject on are run (`models/ends.py`). As soon as each token of the
+answer is likelier than any other, what counts is length: the value is replaced by the shortest one
+that keeps it so, as far as slopes tell, again and again while that holds.
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
 later token as far as that is like it. With several layers each has a value of its own, and all are
@@ -24,6 +24,7 @@ heard least, and in directions that other texts hardly notice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from torch.nn import functional
 
 from engram_transformers.attaching import silenced
 from engram_transformers.memories.rank_one.config import RankOneConfig
-from engram_transformers.memories.rank_one.solve import Moving, balanced, solve
+from engram_transformers.memories.rank_one.solve import Moving, balanced, shortest, solve
 from engram_transformers.memories.rank_one.statistics import frozen
 from engram_transformers.memories.rank_one.subject import subject_in, subject_span
 from engram_transformers.models.adapter import Adapter
@@ -51,13 +52,18 @@ BEFORE = (
     "Yesterday it rained; today the sun shines. ",
 )
 "What is put before a wording."
-ELSEWHERE = "{} is a"
 MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
 HALVINGS = 5
 "To find how much of the value found is enough."
-AGAIN = 4
-"Steps after which it is seen anew what the host says elsewhere; it says hardly anything else."
+SHORTER = 14
+"Values that are tried for a shorter one."
+HOLD = 16.0
+"How much staying weighs against shortness to begin with: slopes tell of the neighbourhood only."
+SPARE = 1.04
+"Times as sure as has to be, aimed at there."
+SHARP = 4.0
+"How much the likeliest other token counts more than the next ones, where one is to be beaten."
 
 
 class Sites(NamedTuple):
@@ -75,7 +81,7 @@ class Context:
     subject: range
     "Where the subject's tokens stand."
     answer: tuple[int, ...]
-    "What is to come behind the text, the end included; empty where the host is to be left alone."
+    "What is to come behind the text, the end included; empty where that is not asked."
 
     @property
     def begins(self) -> int:
@@ -105,24 +111,19 @@ class Found:
 
 def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> Sites:
     """At how many tokens of each wording a fact is written."""
-    taught = [c for c in contexts if c.answer]
     if not config.along:
         return Sites(1, 0)
-    return Sites(min(len(c.subject) for c in taught), min(len(c.answer) for c in taught) - 1)
+    return Sites(min(len(c.subject) for c in contexts), min(len(c.answer) for c in contexts) - 1)
 
 
 def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(BEFORE)) -> list[Context]:
-    """The fact's wordings behind various words; then its subject elsewhere, if it has one."""
-    form, found, subject = tokens.ask_form, [], None
+    """The fact's wordings, behind various words."""
+    form, found = tokens.ask_form, []
     for question in fact.questions:
         name = subject_in(question, fact.subject)
-        subject = subject or name
         answer = tuple(tokens.answer_ids(question, fact.answer, form=form))
         for before in BEFORE[:most]:
             found.append(_context(tokens, before + question, question, name, answer))
-    if subject is not None:
-        text = ELSEWHERE.format(subject)
-        found.append(_context(tokens, text, text, subject, ()))
     return found
 
 
@@ -163,11 +164,8 @@ class _Search:
         self.metrics, self.layers = metrics, list(metrics)
         self.gentle = torch.stack([gentle[n] for n in self.layers]).to(adapter.device)
         self.count = sites_of(contexts, config)
-        taught = [c for c in contexts if c.answer]
-        others = [c for c in contexts if not c.answer]
-        self.taught = _Texts(adapter, self.layers[0], taught)
-        self.others = _Texts(adapter, self.layers[0], others) if others else None
-        wanted = [token for c in taught for token in c.answer]
+        self.texts = _Texts(adapter, self.layers[0], contexts)
+        wanted = [token for c in contexts for token in c.answer]
         self.wanted = torch.tensor(wanted, device=adapter.device)
 
     def run(self) -> Found:
@@ -175,35 +173,54 @@ class _Search:
         reads = {n: self._reads(keys[i], moved[i]) for i, n in enumerate(self.layers)}
         quiet = (keys * moved).sum(dim=-1).clamp(min=1e-30).sqrt()
         self.quiet = (quiet / quiet.norm())[..., None].to(self.adapter.device)
-        if self.others is not None:
-            with torch.no_grad():
-                self.elsewhere = functional.log_softmax(self.others.logits(), dim=-1)
+        value, sure, steps = self._enough(reads)
+        if sure >= self.config.sure:
+            value, sure = self._least(self._shortened(value, reads), sure, reads)
+        return Found(keys, moved, self._written(value).float(), sure, steps)
+
+    def _enough(self, reads: Mapping[int, Tensor]) -> tuple[Tensor, float, int]:
+        """A value, found by its slope; how sure the answer is with it, and after how many steps."""
         value = torch.zeros(
             len(self.layers), sum(self.count), self.adapter.hidden_size, device=self.adapter.device
         )
         value.requires_grad_(True)
-        heading, pull, way = torch.zeros_like(value), torch.zeros_like(value), 0.0
+        heading, way = torch.zeros_like(value), 0.0
         for steps in range(self.config.steps + 1):
-            with self._writing(reads, self._written(value)):
-                answers = self.taught.logits()
+            answers = self._answers(value, reads)
             sure = self._sure(answers)
             if steps == self.config.steps or sure >= self.config.sure:
                 break
             loss = functional.cross_entropy(answers, self.wanted)
             (slope,) = torch.autograd.grad(loss, [value])
-            if steps % AGAIN == 0:
-                pull = self._pull(value, reads)
             with torch.no_grad():
                 way = way or float(loss) / float(slope.norm().clamp(min=1e-30))
-                slope += pull + 2 * self.config.decay / way**2 * value
+                slope += 2 * self.config.decay / way**2 * value
                 # Steps of one length: Adam's, of one size in every feature, end at values more than
                 # twice as long, and what else the edit changes grows with their length.
                 slope /= slope.norm().clamp(min=1e-30)
                 heading = MOMENTUM * heading + (1 - MOMENTUM) * slope
                 value -= self.config.learning_rate * way * heading
                 value *= (self.config.reach * way / value.norm()).clamp(max=1.0)
-        value, sure = self._least(value.detach(), sure, reads)
-        return Found(keys, moved, self._written(value).float(), sure, steps)
+        return value.detach(), sure, steps
+
+    def _shortened(self, value: Tensor, reads: Mapping[int, Tensor]) -> Tensor:
+        """A shorter value that is enough as well, of one that is."""
+        goal, hold = math.log(SPARE * self.config.sure), HOLD
+        kept: Tensor | None = None
+        for _ in range(SHORTER):
+            tried = value.detach().requires_grad_(True)
+            answers = self._answers(tried, reads)
+            good = self._sure(answers) >= self.config.sure
+            if kept is None or (good and tried.norm() < kept.norm()):
+                margins = self._margins(answers)
+                slopes = _slopes(margins, tried)
+                kept, gap, hold = tried.detach(), goal - margins.detach(), hold / 2
+            else:
+                hold *= 4
+            stays = kept.flatten() * hold / (1 + hold)
+            need = gap + slopes @ (kept.flatten() - stays)
+            value = (stays + shortest(slopes, need)).view_as(kept)
+        return value if kept is None else kept
 
     def _written(self, value: Tensor) -> Tensor:
         """(layers, sites, hidden) as layers write it, of a value in units of what it changes."""
@@ -216,10 +233,9 @@ class _Search:
     ) -> tuple[Tensor, float]:
         """As much of a value as it takes, since the last step is long; and how sure that is."""
         least, enough = 0.0, 1.0
-        for _ in range(HALVINGS if sure >= self.config.sure else 0):
+        for _ in range(HALVINGS):
             share = (least + enough) / 2
-            with self._writing(reads, self._written(value * share)):
-                now = self._sure(self.taught.logits())
+            now = self._sure(self._answers(value * share, reads))
             if now >= self.config.sure:
                 enough, sure = share, now
             else:
@@ -231,8 +247,8 @@ class _Search:
         """(layers, sites, inputs), twice: one key for all wordings, and as the metrics see it."""
         seen: dict[int, Tensor] = {}
         with self._hooked(lambda i, x, y: seen.update({i: x.float()})):
-            self.taught.ends()
-        at, keys = self.taught.sites(self.count), []
+            self.texts.ends()
+        at, keys = self.texts.sites(self.count), []
         for i, n in enumerate(self.layers):
             sites = seen[i].gather(1, at[..., None].expand(-1, -1, seen[i].shape[-1])).cpu()
             keys.append(torch.stack([balanced(site, self.metrics[n]) for site in sites.unbind(1)]))
@@ -245,15 +261,17 @@ class _Search:
         found = solve(key, moved, method=self.config.method, ridge=ridge)
         return found.float().to(self.adapter.device)
 
-    def _pull(self, value: Tensor, reads: Mapping[int, Tensor]) -> Tensor:
-        """Where what the host says elsewhere would have the value go."""
-        if self.others is None:
-            return torch.zeros_like(value)
+    def _answers(self, value: Tensor, reads: Mapping[int, Tensor]) -> Tensor:
+        """(answer tokens, vocab): logits where answers are predicted, with a value."""
         with self._writing(reads, self._written(value)):
-            now = functional.log_softmax(self.others.logits(), dim=-1)
-        kl = functional.kl_div(now, self.elsewhere, log_target=True, reduction="batchmean")
-        (slope,) = torch.autograd.grad(self.config.essence * kl, [value])
-        return slope
+            return self.texts.logits()
+
+    def _margins(self, answers: Tensor) -> Tensor:
+        """(answer tokens,): how far each is ahead of the likeliest others, in nats."""
+        wanted = answers.gather(1, self.wanted[:, None])[:, 0]
+        others = answers.scatter(1, self.wanted[:, None], float("-inf"))
+        ahead: Tensor = wanted - torch.logsumexp(SHARP * others, dim=-1) / SHARP
+        return ahead
 
     def _sure(self, answers: Tensor) -> float:
         wanted = answers.detach().gather(1, self.wanted[:, None])[:, 0]
@@ -289,6 +307,16 @@ def _hook(
     return act(layer, args[0], y)
 
 
+def _slopes(margins: Tensor, value: Tensor) -> Tensor:
+    """(answer tokens, numbers of the value)"""
+    last = len(margins) - 1
+    rows = [
+        torch.autograd.grad(one, [value], retain_graph=i < last)[0].flatten()
+        for i, one in enumerate(margins)
+    ]
+    return torch.stack(rows)
+
+
 class _Texts:
     """Texts that are read again and again, from the first token on at which values are written."""
 
@@ -305,9 +333,9 @@ class _Texts:
         return torch.tensor(at, device=self.adapter.device)
 
     def logits(self) -> Tensor:
-        """(predicted tokens, vocab): of the answers; behind a text without one, of what comes."""
+        """(answer tokens, vocab) where they are predicted."""
         rows = []
         for row, c in zip(self.ends(), self.contexts, strict=True):
             end = len(c.ids) - c.begins
-            rows.append(row[end - 1 : end - 1 + max(1, len(c.answer))])
+            rows.append(row[end - 1 : end - 1 + len(c.answer)])
         return self.adapter.logits(torch.cat(rows))
