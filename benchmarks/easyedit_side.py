@@ -38,9 +38,9 @@ FORM = {
     "mlp_module_tmp": "model.layers.{}.mlp",
     "attn_module_tmp": "model.layers.{}.self_attn",
     "ln_f_module": "model.norm",
-    "lm_head_module": "lm_head",
+    "lm_head_module": "model.embed_tokens",
 }
-"Where a host of Llama's form has what is asked for by name."
+"Where a host of Llama's form, with a tied head, has what is asked for by name."
 
 Row = dict[str, Any]
 
