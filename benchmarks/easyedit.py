@@ -35,6 +35,7 @@ from torch import Tensor
 from benchmarks.other_side import Ask, Row, other_side
 from engram_transformers.api import Host, load
 from engram_transformers.evaluation.answers import Answered
+from engram_transformers.evaluation.metrics import mean
 from engram_transformers.evaluation.silence import Bare, bare
 from engram_transformers.evaluation.task import Question
 from engram_transformers.evaluation.tasks.zsre import zsre
@@ -70,7 +71,7 @@ SETTINGS: Mapping[str, Sequence[Row]] = {
     ),
 }
 "Of theirs, that are tried: which of its files, and what is changed in it."
-TRIED_ON = 3
+TRIED_ON = 2
 "Facts by which a setting is chosen: the last ones of the set."
 UNRELATED = 4
 "Prompts beside each fact."
@@ -231,7 +232,7 @@ def chosen(tried: Sequence[Row], method: str) -> Row:
 
     def worth(setting: Row) -> float:
         rows = [row for row in tried if (row["method"], row["setting"]) == (method, setting)]
-        return sum(_worth(row) for row in rows)
+        return mean(_worth(row) for row in rows).value if rows else 0.0
 
     return max(SETTINGS[method], key=worth)
 

@@ -36,7 +36,7 @@ COUNTED = ("answer first", "exact and stop")
 
 def tables(stored: Row) -> str:
     """Scores and times of each method, what was tried, and where it comes from."""
-    pairs = {method: _pairs(stored["edits"], method) for method in METHODS}
+    pairs = {method: _pairs(stored, method) for method in METHODS}
     pairs = {method: pair for method, pair in pairs.items() if pair[0]}
     if not pairs:
         return "not measured yet"
@@ -44,14 +44,19 @@ def tables(stored: Row) -> str:
     return "\n\n".join([*parts, _tried(stored["tried"]), _origin(stored)])
 
 
-def _pairs(edits: Sequence[Row], method: str) -> tuple[list[Row], list[Row]]:
+def _pairs(stored: Row, method: str) -> tuple[list[Row], list[Row]]:
     """Ours and theirs of the facts that both have edited, in one order."""
+    settings = {OURS: None, THEIRS: chosen(stored["tried"], method)}
     ours, theirs = (
-        {row["fact"]: row for row in edits if (row["method"], row["side"]) == (method, side)}
-        for side in (OURS, THEIRS)
+        {row["fact"]: row for row in stored["edits"] if _is(row, method, side, setting)}
+        for side, setting in settings.items()
     )
     both = [fact for fact in ours if fact in theirs]
     return [ours[fact] for fact in both], [theirs[fact] for fact in both]
+
+
+def _is(row: Row, method: str, side: str, setting: Row | None) -> bool:
+    return (row["method"], row["side"], row["setting"]) == (method, side, setting)
 
 
 def _scores(edits: Sequence[Row], pairs: dict[str, tuple[list[Row], list[Row]]]) -> str:

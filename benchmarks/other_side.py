@@ -35,10 +35,11 @@ def other_side(python: Path, module: str, *, arguments: Sequence[str] = ()) -> I
         text=True,
     )
     assert process.stdin is not None and process.stdout is not None
+    tasks, answers = process.stdin, process.stdout
 
     def ask(task: Row) -> Row:
-        print(json.dumps(task), file=process.stdin, flush=True)
-        line = process.stdout.readline()
+        print(json.dumps(task), file=tasks, flush=True)
+        line = answers.readline()
         if not line:
             sys.exit(f"{python} stopped with status {process.wait()}; what it said is above")
         answer: Row = json.loads(line)
@@ -48,4 +49,4 @@ def other_side(python: Path, module: str, *, arguments: Sequence[str] = ()) -> I
         try:
             yield ask
         finally:
-            process.stdin.close()
+            tasks.close()
