@@ -105,7 +105,7 @@ def _times(pairs: dict[str, tuple[list[Row], list[Row]]]) -> str:
 
 
 def _undone(stored: Row) -> str:
-    rows = [*stored["tried"], *stored["edits"]]
+    rows = [row for row in (*stored["tried"], *stored["edits"]) if row["side"] != BARE]
     back = sum(row["undone"] for row in rows)
     return (
         f"{UNRELATED} unrelated prompts beside each fact. After {back} of {len(rows)} edits the "
