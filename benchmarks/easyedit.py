@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ class Run:
         ours = Ours(self.host, METHODS[method])
         for case in scored:
             self._once("edits", None, BARE, case, untouched)
-            self._once("edits", method, OURS, case, ours)
+            self._once("edits", method, OURS, case, ours, ours.setting)
             self._once("edits", method, THEIRS, case, self._theirs(method, setting), setting)
 
     def _theirs(self, method: str, setting: Row) -> Written:
@@ -287,6 +287,8 @@ class Ours:
     def __init__(self, host: Host, method: Any) -> None:
         self.host = host
         self.memory = RankOne.open(host.adapter, host.tokens, RankOneConfig(method=method))
+        # As it is read back: with other defaults everything is run again.
+        self.setting: Row = json.loads(json.dumps(asdict(self.memory.config)))
 
     @contextmanager
     def __call__(self, fact: Fact) -> Iterator[Row]:

@@ -46,7 +46,11 @@ def tables(stored: Row) -> str:
 
 def _pairs(stored: Row, method: str) -> tuple[list[Row], list[Row]]:
     """Ours and theirs of the facts that both have edited, in one order."""
-    settings = {OURS: None, THEIRS: chosen(stored["tried"], method)}
+    done = [row for row in stored["edits"] if (row["method"], row["side"]) == (method, OURS)]
+    if not done:
+        return [], []
+    # Of ours those with the defaults that it had last.
+    settings = {OURS: done[-1]["setting"], THEIRS: chosen(stored["tried"], method)}
     ours, theirs = (
         {row["fact"]: row for row in stored["edits"] if _is(row, method, side, setting)}
         for side, setting in settings.items()

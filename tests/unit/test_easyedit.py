@@ -65,7 +65,7 @@ class Ours:
     """Stands in for the rank-one memory: does nothing, in a second."""
 
     def __init__(self, host: Host, method: str) -> None:
-        self.method = method
+        self.setting = {"method": method}
 
     @contextmanager
     def __call__(self, fact: Fact) -> Iterator[dict[str, Any]]:
@@ -108,6 +108,7 @@ def test_it_goes_on_where_it_stopped_and_shows_what_is_there(
     Run(host, second, tmp_path, out).method("ROME", CASES, CASES[1:])
     assert [task["fact"]["prompt"] for task in second.asked] == [CASES[1].fact.prompt]
     stored = json.loads(out.read_text())
+    assert stored["edits"][1]["setting"] == {"method": "rome"}
     sides = [(row["side"], row["fact"]) for row in stored["edits"]]
     assert sides == [(side, c.fact.prompt) for c in CASES for side in (BARE, OURS, THEIRS)]
     text = tables(stored)
