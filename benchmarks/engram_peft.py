@@ -17,13 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import TrainingArguments
 
 from benchmarks.decoding import Text, laws, losses
+from benchmarks.other_side import Ask, Row, other_side
 from engram_transformers.attaching import attached
 from engram_transformers.demo.data import DemoFact, demo_data
 from engram_transformers.experiments.provenance import origin
@@ -44,7 +41,6 @@ from engram_transformers.training.examples import IGNORED, trials_of
 from engram_transformers.training.trainer import EngramTrainer
 from engram_transformers.types import Fact
 
-ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "engram_peft.json"
 TINY = "tiny"
 SIDES: dict[str, int | None] = {"ours": None, "theirs": None, "theirs, one branch": 1}
@@ -53,8 +49,6 @@ ASKED = 6
 "Texts of which all ways to read them are compared."
 LOUDER = 5.0
 "Weights as transformers draws them let blocks and head say next to nothing."
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,10 @@ def main() -> None:
     options, python, out = _arguments()
     came, runs = origin(), kept(options, out)
     done = {(run["side"], run["rate"], run["seed"]) for run in runs}
-    with tempfile.TemporaryDirectory() as folder, other_side(python) as theirs:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        other_side(python, "benchmarks.engram_peft_side") as theirs,
+    ):
         host = host_folder(options, Path(folder))
         for run in compared(options, host, theirs, done=done):
             print(json.dumps(run), flush=True)
@@ -207,7 +204,7 @@ def training(options: Options, *, rate: float, seed: int) -> Row:
 
 
 def compared(
-    options: Options, folder: Path, theirs: Any, *, done: Container[tuple[str, float, int]] = ()
+    options: Options, folder: Path, theirs: Ask, *, done: Container[tuple[str, float, int]] = ()
 ) -> Iterator[Row]:
     """Every rate and seed that is not done on every side, in turns."""
     common = task_of(options, folder)
@@ -275,35 +272,6 @@ def _with_memory(host: LoadedHost, task: Row) -> Any:
 def _item(text: Text) -> Row:
     labels = [IGNORED] * text.prompt + list(text.ids[text.prompt :])
     return {"input_ids": list(text.ids), "labels": labels}
-
-
-@contextmanager
-def other_side(python: Path) -> Iterator[Any]:
-    """A function that has engram-peft's environment do a task."""
-    environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.Popen(
-        [str(python.absolute()), "-m", "benchmarks.engram_peft_side"],
-        cwd=ROOT,
-        env={**environment, "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-
-    def ask(task: Row) -> Row:
-        print(json.dumps(task), file=process.stdin, flush=True)
-        line = process.stdout.readline()
-        if not line:
-            sys.exit(f"{python} stopped with status {process.wait()}; what it said is above")
-        answer: Row = json.loads(line)
-        return answer
-
-    with process:
-        try:
-            yield ask
-        finally:
-            process.stdin.close()
 
 
 if __name__ == "__main__":

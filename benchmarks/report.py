@@ -2,10 +2,11 @@
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
-`engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `edits` the
-memories that write one edit at a time, `memoir` and what begins like it the MEMOIR memory alone,
-`injection` facts put in by `introspect memory-inject`, `studies` which studies were run; these have
-pages of their own, `docs/studies/NAME.md`.
+`engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
+the rank-one memory beside another library's methods, `edits` the memories that write one edit at a
+time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in by
+`introspect memory-inject`, `studies` which studies were run; these have pages of their own,
+`docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import memoir_tables
+from benchmarks.easyedit_table import tables as easyedit_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.injection import FACTS, grouped
 from benchmarks.unrelated import tables as unrelated_tables
@@ -46,6 +48,7 @@ PAGES = (
     "memories/engram",
     "memories/codebook",
     "memories/memoir",
+    "memories/rank_one",
 )
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
@@ -70,6 +73,7 @@ def main() -> None:
         "compare": compare_table(),
         "engram_peft": stored("engram_peft", engram_peft_tables),
         "engram_time": engram_time_tables(),
+        "easyedit": stored("easyedit", easyedit_tables),
         "studies": studies_table(),
         "edits": edits_table(),
         "memoir": memoir_table(),

@@ -115,7 +115,7 @@ def test_a_side_that_fails_ends_the_comparison_with_what_it_said(
     task = {"host": "nowhere", "threads": 1}
     with (
         pytest.raises(SystemExit, match="stopped with status 1"),
-        engram_peft.other_side(Path(sys.executable)) as theirs,
+        engram_peft.other_side(Path(sys.executable), "benchmarks.engram_peft_side") as theirs,
     ):
         theirs(task)
     assert "Traceback" in capfd.readouterr().err
