@@ -314,12 +314,18 @@ def injection_table() -> str:
         return "not measured yet"
     lines = [
         "| fact | by | said, and ended | reworded | near as before | control prompts as before "
-        "| processor s |",
-        "|---|---|---|---|---|---|---|",
+        "| s | processor s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, result in found.items():
         lines += [_injected_row(name, one) for one in result["facts"]]
     lines.append("")
+    for name, result in found.items():
+        every = _kept(result["controls_unchanged"])
+        lines.append(f"* {name}, control prompts of all facts: {every}")
+        if "rounded" in result:
+            rounded = _kept(result["rounded"])
+            lines.append(f"* control, the weights rounded to bfloat16 and nothing else: {rounded}")
     for name, result in found.items():
         count = f"{len(result['facts'])} of {len(FACTS)} facts run"
         undone = "each undone bit for bit" if result["undone"] else "NOT every one was undone"
@@ -335,9 +341,12 @@ def _injected_row(name: str, one: dict[str, Any]) -> str:
         f"{sum(hits)} of {len(hits)}"
         for hits in (groups.get("reworded", ()), groups.get("near", ()))
     ]
-    share = f"{kept['value']:.2f} ({kept['low']:.2f} to {kept['high']:.2f})"
-    cells = (_code(one["fact"]), name, told, *counts, share, f"{one['processor_seconds']:.1f}")
-    return f"| {' | '.join(cells)} |"
+    spent = (f"{one[clock]:.1f}" for clock in ("seconds", "processor_seconds"))
+    return f"| {' | '.join((_code(one['fact']), name, told, *counts, _kept(kept), *spent))} |"
+
+
+def _kept(one: dict[str, float]) -> str:
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
 def failures() -> str:
