@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memoir_tables
+from benchmarks import memoir_layers, memoir_tables
 from benchmarks.easyedit_table import tables as easyedit_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.injection import FACTS, grouped
@@ -79,6 +79,7 @@ def main() -> None:
         "memoir": memoir_table(),
         "memoir_masks": stored("memoir_masks", memoir_tables.masks),
         "memoir_capacity": stored("memoir_capacity", memoir_tables.capacity),
+        "memoir_layers": stored("memoir_layers", memoir_layers.table),
         "mask_search": stored("mask_search", memoir_tables.search),
         "unrelated": stored("unrelated", unrelated_tables),
         "injection": injection_table(),
