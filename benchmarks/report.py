@@ -2,6 +2,7 @@
 
 `<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
+`edit_order` what they do with edits that contradict one another or are taken back,
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
 the rank-one memory beside another library's methods, `edits` the memories that write one edit at a
 time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in by
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memoir_layers, memoir_tables
+from benchmarks import edit_order, memoir_layers, memoir_tables
 from benchmarks.easyedit_table import tables as easyedit_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.injection import FACTS, grouped
@@ -82,6 +83,7 @@ def main() -> None:
         "memoir_layers": stored("memoir_layers", memoir_layers.table),
         "mask_search": stored("mask_search", memoir_tables.search),
         "unrelated": stored("unrelated", unrelated_tables),
+        "edit_order": stored("edit_order", edit_order.table),
         "injection": injection_table(),
     }
     stale = []
