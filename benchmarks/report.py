@@ -78,6 +78,7 @@ def main() -> None:
         "studies": studies_table(),
         "edits": edits_table(),
         "memoir": memoir_table(),
+        "rank_one": rank_one_table(),
         "memoir_masks": stored("memoir_masks", memoir_tables.masks),
         "memoir_capacity": stored("memoir_capacity", memoir_tables.capacity),
         "memoir_layers": stored("memoir_layers", memoir_layers.table),
@@ -282,6 +283,12 @@ def memoir_table() -> str:
     return "\n".join([table, "", "Each with its 95 % interval.", "", *_origins(found)])
 
 
+def rank_one_table() -> str:
+    """Rank-one edits, one after another: how many are held, and when they collapse."""
+    found = [one for one in read_results(EDITS) if one["memory"] == "rank_one"]
+    return "\n".join([memoir_tables.edits(found), "", *_origins(found)])
+
+
 def _origins(found: Sequence[dict[str, Any]]) -> list[str]:
     """Where results come from, those from one place together."""
     origins: dict[str, list[str]] = {}
@@ -306,7 +313,11 @@ def stored(name: str, tables: Callable[[Any], str]) -> str:
     if not path.exists():
         return "not measured yet"
     found = json.loads(path.read_text())
-    return "\n\n".join([tables(found), *([_origin(found)] if "provenance" in found else [])])
+    if "provenance" in found:
+        return f"{tables(found)}\n\n{_origin(found)}"
+    parts = {k: v for k, v in found.items() if isinstance(v, dict) and "provenance" in v}
+    origins = (f"* {name}: {_origin(one)}" for name, one in parts.items())
+    return "\n\n".join([tables(found), *filter(None, ["\n".join(origins)])])
 
 
 def injection_table() -> str:
