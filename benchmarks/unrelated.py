@@ -20,7 +20,7 @@ import random
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from engram_transformers.evaluation.tasks.zsre import zsre
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.types import Fact
 
+NEAR = "naming a taught subject"
 RESULT = Path(__file__).parent / "results" / "unrelated.json"
 FILES: Mapping[str, Callable[[], list[str]]] = {
     "search engine": lambda: [row["loc"] for row in rows("editing/zsre_3k_first2000.jsonl")],
@@ -57,13 +58,19 @@ def main() -> None:
         host.open_memory(Path(folder) / "memory", kind=options.kind) as memory,
     ):
         receipt = memory.teach(facts, check=False, progress=Ticker("taught"))
-        groups = {}
-        for name, prompts in sources(options.prompts).items():
+        groups, near = apart(sources(options.prompts), facts)
+        told = {}
+        for name, prompts in {**groups, NEAR: near}.items():
             print(f"{name}: {len(prompts)} prompts", file=sys.stderr, flush=True)
-            groups[name] = silence(host, memory, prompts, form="chat")
+            told[name] = silence(host, memory, prompts, form="chat") if prompts else None
+    near_told, groups_told = told.pop(NEAR), {k: v for k, v in told.items() if v}
+    total = sum(group["n"] for group in groups_told.values())
+    equal = sum(round(g["bit_equal"]["value"] * g["n"]) for g in groups_told.values())
     found = {
         "facts": len(receipt.taught),
-        **counted(groups, options.prompts, facts),
+        "groups": groups_told,
+        "near": near_told,
+        "all": share(equal, total),
         "provenance": provenance(host),
     }
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -71,33 +78,14 @@ def main() -> None:
     print(json.dumps(found["groups"]))
 
 
-def counted(
-    groups: Mapping[str, Mapping[str, Any]], count: int, facts: Iterable[Fact]
-) -> dict[str, Any]:
-    """What is unrelated, and apart from it what names the subject of a taught fact.
-
-    Args:
-        groups: of `sources(count)`, as `silence` tells them.
-    """
+def apart(
+    groups: Mapping[str, Sequence[str]], facts: Iterable[Fact]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Prompts that are unrelated, and those that name the subject of a taught fact."""
     subjects = {fact.subject.casefold() for fact in facts if fact.subject}
     named = re.compile("|".join(rf"\b{re.escape(s)}\b" for s in sorted(subjects)))
-    found: dict[str, Any] = {}
-    near: dict[str, Any] = {"n": 0, "failures": []}
-    for name, prompts in sources(count).items():
-        about = {text for text in prompts if named.search(text.casefold())}
-        loud = groups[name]["failures"]
-        ours = [one for one in loud if one["asked"] not in about]
-        found[name] = {
-            "n": len(prompts) - len(about),
-            "bit_equal": share(len(prompts) - len(about) - len(ours), len(prompts) - len(about)),
-            "failures": ours,
-        }
-        near["n"] += len(about)
-        near["failures"] += [one for one in loud if one["asked"] in about]
-    near["bit_equal"] = share(near["n"] - len(near["failures"]), near["n"])
-    total = sum(group["n"] for group in found.values())
-    equal = total - sum(len(group["failures"]) for group in found.values())
-    return {"groups": found, "near": near, "all": share(equal, total)}
+    near = [t for prompts in groups.values() for t in prompts if named.search(t.casefold())]
+    return {name: [t for t in prompts if t not in near] for name, prompts in groups.items()}, near
 
 
 def sources(count: int) -> dict[str, list[str]]:
@@ -118,21 +106,22 @@ def _after_colon(query: str) -> str:
 def tables(found: Mapping[str, Any]) -> str:
     """What the documents show."""
     names = list(next(iter(found.values()))["groups"])
-    heads = ["memory", "facts", "all", *names, "apart: naming a taught subject"]
+    heads = ["memory", "facts", "all", *names, f"apart: {NEAR}"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for kind, one in found.items():
         total = sum(group["n"] for group in one["groups"].values())
         groups = [(one["all"], total)]
         groups += [(group["bit_equal"], group["n"]) for group in one["groups"].values()]
-        groups.append((one["near"]["bit_equal"], one["near"]["n"]))
-        cells = (_cell(share, n) for share, n in groups)
+        cells = [_cell(share, n) for share, n in groups]
+        near = one["near"]
+        cells.append(_cell(near["bit_equal"], near["n"]) if near else "")
         lines.append(f"| {kind} | {one['facts']} | {' | '.join(cells)} |")
     lines.append("")
     for kind, one in found.items():
         loud = [each for group in one["groups"].values() for each in group["failures"]]
         lines += [f"* {kind}, unrelated: {_taken(each)}" for each in loud]
         lines += [
-            f"* {kind}, naming a taught subject: {_taken(e)}" for e in one["near"]["failures"]
+            f"* {kind}, {NEAR}: {_taken(e)}" for e in (one["near"] or {"failures": ()})["failures"]
         ]
     return "\n".join(lines)
 
