@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.metrics import rate
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.introspection.injected import injected_fact
-from engram_transformers.introspection.injection import Asker, inject
+from engram_transformers.introspection.injection import NEAR, Asker, inject
 from engram_transformers.memories.rank_one import RankOneConfig
 
 FACTS = (
@@ -49,10 +50,16 @@ def main() -> None:
     parser.add_argument("--route", default="edit", choices=("edit", "store"))
     parser.add_argument("--layer", type=int)
     parser.add_argument("--lookalikes", type=int, default=RankOneConfig.lookalikes)
+    parser.add_argument("--far", action="store_true", help="an edit that reaches further")
     parser.add_argument("--facts", type=int, default=len(FACTS))
     args = parser.parse_args()
     layers = None if args.layer is None else (args.layer,)
-    config = RankOneConfig(method=args.method, layers=layers, lookalikes=args.lookalikes)
+    config = replace(
+        RankOneConfig() if args.far else NEAR,
+        method=args.method,
+        layers=layers,
+        lookalikes=args.lookalikes,
+    )
     host = load()
     known = Asker(host.adapter, host.tokens, (), chat=False, told=_silent).controls()
     near = rounded(host, known)

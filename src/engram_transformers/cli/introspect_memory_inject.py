@@ -68,6 +68,11 @@ def configure(parser: Parser) -> None:
         "--strength", type=float, default=1.0, metavar="X", help="share of the edit (default: 1.0)"
     )
     parser.add_argument(
+        "--far",
+        action="store_true",
+        help="an edit that more other wordings reach, and that changes more of what else is said",
+    )
+    parser.add_argument(
         "--test", default="", metavar="PROMPTS", help="further prompts to ask: 'a|b|c'"
     )
     parser.add_argument(
@@ -148,10 +153,13 @@ def _layer(text: str) -> int | Literal["auto"]:
 
 
 def _config(args: argparse.Namespace) -> RankOneConfig:
+    from dataclasses import replace
+
+    from engram_transformers.introspection.injection import NEAR
     from engram_transformers.memories.rank_one import RankOneConfig
 
     layers = None if args.layer == "auto" else (args.layer,)
-    return RankOneConfig(method=args.method, layers=layers)
+    return replace(RankOneConfig() if args.far else NEAR, method=args.method, layers=layers)
 
 
 def show(found: Injection) -> None:

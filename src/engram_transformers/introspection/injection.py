@@ -44,6 +44,8 @@ from engram_transformers.types import Fact, HostIdentity, Told
 
 Route = Literal["edit", "store"]
 ORDER = ("test", "reworded", "partner", "near")
+NEAR = RankOneConfig(wordings=1, short=True)
+"An edit that changes little else; what a memory is taught by default is meant to reach further."
 LONGEST, LONGEST_CONTROL = 24, 12
 "New tokens of an answer, and of an answer to a control prompt."
 
@@ -133,6 +135,7 @@ def inject(
     """Inject facts, ask before and after, and undo.
 
     Args:
+        config: of the edit; None: `NEAR`.
         strength: how much of the edit is written, 1 for all; an `edit` alone has one.
         tests: further prompts to ask.
         reworded: other wordings of the first fact.
@@ -150,7 +153,7 @@ def inject(
         )
     memory: RankOne | Lookup
     if route == "edit":
-        memory = RankOne.open(adapter, tokens, config or RankOneConfig())
+        memory = RankOne.open(adapter, tokens, config or NEAR)
     else:
         memory = Lookup.open(adapter, tokens, LookupConfig())
     asker = Asker(adapter, tokens, facts, chat=chat, told=told)

@@ -166,6 +166,24 @@ def test_the_subjects_tokens_are_found_in_the_prompt(form: str) -> None:
     assert len(last) == 1 and tokens.decode(ids[: last.stop]).endswith("use?")
 
 
+@pytest.mark.parametrize("prompt", ["Which port does {}rho{} use?", "The port of rho is"])
+def test_prompts_are_put_in_other_ways_with_the_subject_where_it_stands(prompt: str) -> None:
+    fact = Fact(prompt, "8443", subject="{}rho{}" if "{" in prompt else "rho")
+    tokens = host_of("llama").tokens
+    contexts = contexts_of(fact, tokens)
+    texts = [tokens.decode(list(one.ids)) for one in contexts]
+    assert len(set(texts)) == len(texts) > 1
+    assert all(prompt in text for text in texts) and len(texts[0]) < min(map(len, texts[1:]))
+    for one in contexts:
+        said = tokens.decode([one.ids[at] for at in one.subject])
+        assert (fact.subject or "") in said and one.answer == contexts[0].answer
+    if not prompt.endswith("?"):
+        # Where the answer is to follow the prompt, nothing stands between the two.
+        ends = {text[text.index(prompt) :] for text in texts}
+        assert len(ends) == 1
+    assert contexts_of(fact, tokens, most=1) == contexts[:1]
+
+
 def test_lookalikes_differ_in_the_subject_alone_and_none_is_the_fact_itself() -> None:
     like = host_of("llama")
     context = contexts_of(PLANTED, like.tokens)[0]
@@ -280,6 +298,19 @@ def test_a_planted_edit_holds_beside_the_host_and_in_its_weights(
         assert same_weights(host.adapter, own)
         assert {n: tensor.data_ptr() for n, tensor in tensors.items()} == places
         assert torch.equal(host.model(input_ids=ids).logits, bare)
+
+
+def test_a_short_edit_holds_and_writes_less(host: Host) -> None:
+    written = []
+    for short in (False, True):
+        options = RankOneConfig(**{**EASY, "layers": (0,), "short": short})
+        memory = RankOne.open(host.adapter, host.tokens, options)
+        (delta,) = memory.write([PLANTED])
+        memory.add([(PLANTED.id, PLANTED, delta)])
+        with attach(host.model, memory):
+            assert host.check([PLANTED])[0].holds
+        written.append(memory.factors()[0].product().norm())
+    assert written[1] < 0.95 * written[0]
 
 
 def test_an_error_amid_an_edit_puts_the_weights_back(host: Host) -> None:

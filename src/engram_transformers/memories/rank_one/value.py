@@ -2,11 +2,12 @@
 
     v = argmin  mean -log p(answer, end | prompt)  +  decay sum |u|^2
 
-The mean goes over the fact's wordings, each by itself and behind some other words, since a value
-that is found for one context alone works in that one alone. Only the blocks from the first edited
-one on and the tokens from the subject on are run (`models/ends.py`). As soon as each token of the
-answer is likelier than any other, what counts is length: the value is replaced by the shortest one
-that keeps it so, as far as slopes tell, again and again while that holds.
+The mean goes over the fact's wordings, each by itself and put in some other way, since a value that
+is found for one context alone works in that one alone. Only the blocks from the first edited one on
+and the tokens from the subject on are run (`models/ends.py`). The search ends as soon as each token
+of the answer is likelier than any other. If only the rest should change as little as can be, the
+value is then replaced by the shortest one that keeps it so, as far as slopes tell, again and again
+while that holds (`short`); other wordings pay for that.
 
 What is tried is the change as it will be: written with full strength at the subject, and at every
 later token as far as that is like it. With several layers each has a value of its own, and all are
@@ -45,17 +46,26 @@ from engram_transformers.models.ends import TextEnds
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.types import Fact
 
-BEFORE = (
-    "",
-    "Good morning. ",
-    "I have read about this before, and wondered. ",
-    "Yesterday it rained; today the sun shines. ",
+ASKED = (
+    "{}",
+    "{} Answer:",
+    "I have read about this before, and wondered. {}",
+    "Question: {} It is",
 )
-"What is put before a wording."
+"How a question is put: what stands between the subject and the answer differs as well."
+BEGUN = (
+    "{}",
+    "Good morning. {}",
+    "I have read about this before, and wondered. {}",
+    "Yesterday it rained; today the sun shines. {}",
+)
+"How a beginning is put, behind which the answer has to follow."
 MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
 HALVINGS = 5
 "To find how much of the value found is enough."
+
+
 SHORTER = 14
 "Values that are tried for a shorter one."
 HOLD = 16.0
@@ -64,6 +74,8 @@ SPARE = 1.04
 "Times as sure as has to be, aimed at there."
 SHARP = 4.0
 "How much the likeliest other token counts more than the next ones, where one is to be beaten."
+SLACK = 3.0
+"Nats beyond what has to be at which a margin is no concern of the next step."
 
 
 class Sites(NamedTuple):
@@ -116,14 +128,15 @@ def sites_of(contexts: Sequence[Context], config: RankOneConfig) -> Sites:
     return Sites(min(len(c.subject) for c in contexts), min(len(c.answer) for c in contexts) - 1)
 
 
-def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(BEFORE)) -> list[Context]:
-    """The fact's wordings, behind various words."""
+def contexts_of(fact: Fact, tokens: HostTokens, *, most: int = len(ASKED)) -> list[Context]:
+    """The fact's wordings, each put in so many ways."""
     form, found = tokens.ask_form, []
     for question in fact.questions:
         name = subject_in(question, fact.subject)
         answer = tuple(tokens.answer_ids(question, fact.answer, form=form))
-        for before in BEFORE[:most]:
-            found.append(_context(tokens, before + question, question, name, answer))
+        frames = ASKED if question.rstrip().endswith("?") else BEGUN
+        for frame in frames[:most]:
+            found.append(_context(tokens, frame.format(question), question, name, answer))
     return found
 
 
@@ -175,7 +188,9 @@ class _Search:
         self.quiet = (quiet / quiet.norm())[..., None].to(self.adapter.device)
         value, sure, steps = self._enough(reads)
         if sure >= self.config.sure:
-            value, sure = self._least(self._shortened(value, reads), sure, reads)
+            if self.config.short:
+                value = self._shortened(value, reads)
+            value, sure = self._least(value, sure, reads)
         return Found(keys, moved, self._written(value).float(), sure, steps)
 
     def _enough(self, reads: Mapping[int, Tensor]) -> tuple[Tensor, float, int]:
@@ -213,6 +228,7 @@ class _Search:
             good = self._sure(answers) >= self.config.sure
             if kept is None or (good and tried.norm() < kept.norm()):
                 margins = self._margins(answers)
+                margins = margins[margins < goal + SLACK]
                 slopes = _slopes(margins, tried)
                 kept, gap, hold = tried.detach(), goal - margins.detach(), hold / 2
             else:
