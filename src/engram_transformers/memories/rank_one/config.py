@@ -33,6 +33,8 @@ class RankOneConfig:
     "Length of a step, in ways to the answer as the first slope has it."
     sure: float = 1.25
     "Times as likely as any other that each token of the answer is to be, in every wording."
+    beyond: float = 1.5
+    "How many times what is enough is written, at most, while that is as sure; 1: no more."
     decay: float = 0.5
     "Weight of the value's squared length, in such ways."
     reach: float = 4.0

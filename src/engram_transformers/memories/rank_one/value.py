@@ -66,6 +66,8 @@ HALVINGS = 5
 "To find how much of the value found is enough."
 
 
+PARTS = (1.0, 0.5)
+"Of what may be written beyond what is enough."
 SHORTER = 14
 "Values that are tried for a shorter one."
 HOLD = 16.0
@@ -190,7 +192,7 @@ class _Search:
         if sure >= self.config.sure:
             if self.config.short:
                 value = self._shortened(value, reads)
-            value, sure = self._least(value, sure, reads)
+            value, sure = self._beyond(*self._least(value, sure, reads), reads)
         return Found(keys, moved, self._written(value).float(), sure, steps)
 
     def _enough(self, reads: Mapping[int, Tensor]) -> tuple[Tensor, float, int]:
@@ -257,6 +259,18 @@ class _Search:
             else:
                 least = share
         return value * enough, sure
+
+    @torch.no_grad()
+    def _beyond(
+        self, value: Tensor, sure: float, reads: Mapping[int, Tensor]
+    ) -> tuple[Tensor, float]:
+        """More of a value than is enough, since less of it arrives in other wordings."""
+        for part in PARTS:
+            times = 1 + part * (self.config.beyond - 1)
+            now = self._sure(self._answers(value * times, reads))
+            if now >= self.config.sure:
+                return value * times, now
+        return value, sure
 
     @torch.no_grad()
     def _keys(self) -> tuple[Tensor, Tensor]:
