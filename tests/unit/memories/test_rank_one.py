@@ -347,6 +347,6 @@ def test_what_the_host_does_not_have_is_refused() -> None:
         RankOne.open(mixtral.adapter, mixtral.tokens, RankOneConfig())
     with pytest.raises(BadInput, match="no block"):
         RankOne.open(llama.adapter, llama.tokens, RankOneConfig(layers=()))
-    for options in ({"method": "mend"}, {"steps": 0}, {"tokens": 0}):
+    for options in ({"method": "mend"}, {"steps": 0}, {"tokens": 0}, {"beyond": 0.5}):
         with pytest.raises(BadInput):
             RankOneConfig(**options)

@@ -53,6 +53,6 @@ class RankOneConfig:
             raise BadInput(f"method is {self.method!r}; use {', '.join(METHODS)}")
         if self.layers is not None:
             object.__setattr__(self, "layers", tuple(self.layers))
-        for name in ("wordings", "steps", "tokens"):
+        for name in ("wordings", "steps", "tokens", "beyond"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it has to be at least 1")

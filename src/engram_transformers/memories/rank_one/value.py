@@ -64,8 +64,6 @@ MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
 HALVINGS = 5
 "To find how much of the value found is enough."
-
-
 PARTS = (1.0, 0.5)
 "Of what may be written beyond what is enough."
 SHORTER = 14
@@ -230,7 +228,7 @@ class _Search:
             good = self._sure(answers) >= self.config.sure
             if kept is None or (good and tried.norm() < kept.norm()):
                 margins = self._margins(answers)
-                margins = margins[margins < goal + SLACK]
+                margins = margins[margins <= margins.min().clamp(min=goal + SLACK)]
                 slopes = _slopes(margins, tried)
                 kept, gap, hold = tried.detach(), goal - margins.detach(), hold / 2
             else:
