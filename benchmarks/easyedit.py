@@ -73,6 +73,8 @@ SETTINGS: Mapping[str, Sequence[Row]] = {
 "Of theirs, that are tried: which of its files, and what is changed in it."
 TRIED_ON = 2
 "Facts by which a setting is chosen: the last ones of the set."
+FIRST = 200
+"Of the set's facts, the first that is scored: defaults of ours were chosen on some before it."
 UNRELATED = 4
 "Prompts beside each fact."
 PIECE, PIECES = 400, 170
@@ -151,7 +153,7 @@ def manual() -> list[str]:
 
 
 def cases(count: int) -> tuple[list[Case], list[Case]]:
-    """The first facts of the set that either side can take, and the last, by which is chosen."""
+    """Facts that either side can take, from `FIRST` on, and the set's last, by which is chosen."""
     task = zsre()
     reworded = {question.fact: question.text for question in task.asked["paraphrase"]}
     facts = [fact for fact in task.facts if fact.id in reworded and _editable(fact)]
@@ -162,7 +164,8 @@ def cases(count: int) -> tuple[list[Case], list[Case]]:
         return Case(facts[at], reworded[facts[at].id], unrelated[begins : begins + UNRELATED])
 
     tried = range(len(facts) - TRIED_ON, len(facts))
-    return [case(at) for at in range(min(count, tried.start))], [case(at) for at in tried]
+    scored = range(FIRST, tried.start)[:count]
+    return [case(at) for at in scored], [case(at) for at in tried]
 
 
 def _editable(fact: Fact) -> bool:
