@@ -6,7 +6,6 @@ what is each prompt's own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from engram_transformers.attaching import whole_prompts
 from engram_transformers.models.adapter import Adapter
+from engram_transformers.models.passes import branched
 
 BATCH = 96
 WORTH_SHARING = 8
@@ -80,10 +80,7 @@ class SharedPrefix:
         """The keyword argument that lets a call of so many rows go on after the prefix."""
         if self._cache is None:
             return {}
-        past = copy.deepcopy(self._cache)
-        if rows > 1:
-            past.batch_repeat_interleave(rows)
-        return {"past_key_values": past}
+        return {"past_key_values": branched(self._cache, rows=rows)}
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> Prompt:

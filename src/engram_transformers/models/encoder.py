@@ -247,14 +247,20 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
-def hidden_after(adapter: Adapter, layer: int, ids: Tensor, mask: Tensor) -> Tensor:
-    """(batch, time, hidden) after block `layer`; the blocks after it are not computed."""
+def hidden_after(
+    adapter: Adapter, layer: int, ids: Tensor, mask: Tensor, *, past: Any = None
+) -> Tensor:
+    """(batch, time, hidden) after block `layer`; the blocks after it are not computed.
+
+    Args:
+        past: a cache of what stands before, which the mask covers as well.
+    """
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
     hook = adapter.place("block_out", layer).module.register_forward_hook(stop)
-    return _until(adapter, hook, ids, mask, f"block {layer}")
+    return _until(adapter, hook, ids, mask, f"block {layer}", past=past)
 
 
 def inputs_at(adapter: Adapter, place: Place, ids: Tensor, mask: Tensor) -> Tensor:
@@ -268,10 +274,13 @@ def inputs_at(adapter: Adapter, place: Place, ids: Tensor, mask: Tensor) -> Tens
     return states.view(*ids.shape, -1)
 
 
-def _until(adapter: Adapter, hook: Any, ids: Tensor, mask: Tensor, what: str) -> Tensor:
+def _until(
+    adapter: Adapter, hook: Any, ids: Tensor, mask: Tensor, what: str, *, past: Any = None
+) -> Tensor:
     """What a hook raised in a pass; the hook is taken out again."""
+    given = {"use_cache": False} if past is None else {"past_key_values": past, "use_cache": True}
     try:
-        adapter.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        adapter.decoder(input_ids=ids, attention_mask=mask, **given)
     except _Reached as reached:
         return reached.hidden
     finally:

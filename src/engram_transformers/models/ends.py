@@ -7,7 +7,6 @@ ends of the texts cost in the late blocks. All calls are the host's own.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.late import CLOSE, below_of, left_out, watched
-from engram_transformers.models.passes import padded
+from engram_transformers.models.passes import branched, padded
 
 TRIED = 2
 "Texts on which it is tried out whether a host can be run so."
@@ -35,22 +34,16 @@ class TextEnds:
     """
 
     def __init__(
-        self,
-        adapter: Adapter,
-        first: int,
-        texts: Sequence[Sequence[int]],
-        starts: Sequence[int],
-        *,
-        tried: bool = False,
+        self, adapter: Adapter, first: int, texts: Sequence[Sequence[int]], starts: Sequence[int]
     ) -> None:
         self.adapter, self.texts, self.starts = adapter, texts, tuple(starts)
         self.first, self.short = first, max(starts) > 0
         "The first block that is run, and whether beginnings are left out."
-        if not tried and not self._works():
+        if not self._works():
             self.first, self.short = 0, False
+            self._prepare()
         self.tokens = sum(map(len, texts)) - self.short * sum(starts)
         "How many tokens a pass reads, padding not counted."
-        self._prepare()
 
     def __call__(self) -> Tensor:
         """(texts, time, hidden): the decoder's output for the ends, padded on the right.
@@ -58,7 +51,7 @@ class TextEnds:
         Its gradient reaches everything that acts on them in the late blocks.
         """
         with left_out(self.adapter, self._below):
-            states = self._run(copy.deepcopy(self._past))
+            states = self._run(branched(self._past))
         if self.short:
             return states
         width = max(len(t) - s for t, s in zip(self.texts, self.starts, strict=True))
@@ -78,40 +71,52 @@ class TextEnds:
         """(texts, time) of what the blocks are shown."""
         return self._ids.shape[0], self._ids.shape[1]
 
+    @torch.no_grad()
     def _works(self) -> bool:
+        """Prepare, and see whether the first texts come out as they do from the whole host."""
         texts, starts = self.texts[:TRIED], self.starts[:TRIED]
-        whole = TextEnds(self.adapter, 0, texts, (0,) * len(texts), tried=True)
-        with torch.no_grad():
-            expected = whole()
-            try:
-                found = TextEnds(self.adapter, self.first, texts, starts, tried=True)()
-            except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
-                return False  # a host that reads more from its early blocks than their states
-            return all(
-                (found[i, : len(t) - s] - expected[i, s : len(t)]).abs().max()
-                <= CLOSE * expected[i, : len(t)].abs().max()
-                for i, (t, s) in enumerate(zip(texts, starts, strict=True))
-            )
+        try:
+            self._prepare()
+            found = self()
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):
+            return False  # a host that reads more from its early blocks than their states
+        expected = self._whole(texts)
+        return all(
+            (found[i, : len(t) - s] - expected[i, s : len(t)]).abs().max()
+            <= CLOSE * expected[i, : len(t)].abs().max()
+            for i, (t, s) in enumerate(zip(texts, starts, strict=True))
+        )
+
+    def _whole(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        ids, mask = (each.to(self.adapter.device) for each in padded(texts))
+        states: Tensor = self.adapter.decoder(
+            input_ids=ids, attention_mask=mask, use_cache=False, **self._positions(mask, 0)
+        )[0]
+        return states
 
     @torch.no_grad()
     def _prepare(self) -> None:
         starts = self.starts if self.short else (0,) * len(self.texts)
-        begun = [text[:start] for text, start in zip(self.texts, starts, strict=True)]
+        begun = [tuple(text[:start]) for text, start in zip(self.texts, starts, strict=True)]
         ends = [text[start:] for text, start in zip(self.texts, starts, strict=True)]
-        self._past: Any = None
-        before, seen = _padded_before(begun)
+        # Wordings often begin alike, chats always.
+        once = list(dict.fromkeys(begun))
+        rows = torch.tensor([once.index(each) for each in begun])
+        before, seen = _padded_before(once)
         self._ids, real = (each.to(self.adapter.device) for each in padded(ends))
-        self._mask = torch.cat([seen.to(self.adapter.device), real], 1)
+        self._mask = torch.cat([seen[rows].to(self.adapter.device), real], 1)
+        self._past: Any = None
         if self.short:
-            self._past = self._read(before.to(self.adapter.device))
+            self._past = self._read(before, seen)
+            self._past.batch_select_indices(rows.to(self.adapter.device))
         self._below = None
         if self.first > 0:
             with watched(self.adapter, self.first) as found:
-                self._run(copy.deepcopy(self._past))
+                self._run(branched(self._past))
             self._below = below_of(self.first, found[0])
 
-    def _read(self, before: Tensor) -> Any:
-        mask = self._mask[:, : before.shape[1]]
+    def _read(self, before: Tensor, mask: Tensor) -> Any:
+        before, mask = before.to(self.adapter.device), mask.to(self.adapter.device)
         return self.adapter.decoder(
             input_ids=before, attention_mask=mask, use_cache=True, **self._positions(mask, 0)
         ).past_key_values

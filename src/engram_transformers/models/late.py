@@ -8,7 +8,6 @@ once a row. All calls are the host's own, so masks, positions and rotary embeddi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engram_transformers.models.adapter import Adapter
+from engram_transformers.models.passes import branched
 
 CLOSE = 1e-3
 "How far a late pass may be from a full one, relative to the largest state."
@@ -192,7 +192,7 @@ class LatePass:
         if self._read is None:
             self._read = self._once()
         # Whoever goes on after a cache appends to it.
-        return copy.deepcopy(self._read)
+        return branched(self._read)
 
     def _prefix_past(self, rows: int, below: Below | None) -> Any:
         """The same by the late blocks alone, where no others will read it; gradients flow through.

@@ -24,6 +24,7 @@ from engram_transformers.memories.rank_one.value import Context, Sites
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.encoder import hidden_after
 from engram_transformers.models.neutral import NEUTRAL
+from engram_transformers.models.passes import read_once
 from engram_transformers.models.tokens import HostTokens
 
 Prompt = tuple[int, ...]
@@ -107,20 +108,24 @@ def keys_at(
     """By layer, (keys, inputs) in float32: what the bare host's projections read at sites.
 
     Args:
-        contexts: as long as each other; an answer that is none of theirs is put behind them.
+        contexts: as long as each other, alike before the subject; an answer that is none of theirs
+            is put behind them.
         sites: how many each has.
     """
     places = {n: adapter.place("mlp_out", n) for n in layers}
     if not contexts:
         return {n: torch.zeros(0, adapter.linear_shape(place)[0]) for n, place in places.items()}
     seen: dict[int, Tensor] = {}
+    begins = contexts[0].begins
+    at = Context(contexts[0].ids, contexts[0].subject, answer).sites(sites)
+    texts = [(*c.ids, *answer)[: at[-1] + 1] for c in contexts]
+    ids = torch.tensor(texts, device=adapter.device)
     with silenced(adapter.model), ExitStack() as stack:
+        before = read_once(adapter, ids[:1, :begins], rows=len(ids))
         for n, place in places.items():
             hook = place.module.register_forward_pre_hook(Keeper(seen, n))
             stack.callback(hook.remove)
-        one = Context(contexts[0].ids, contexts[0].subject, answer)
-        at = one.sites(sites)
-        texts = [(*c.ids, *answer)[: at[-1] + 1] for c in contexts]
-        ids = torch.tensor(texts, device=adapter.device)
-        hidden_after(adapter, max(layers), ids, torch.ones_like(ids))
-    return {n: keys[:, at].flatten(0, 1).float().cpu() for n, keys in seen.items()}
+        rest = ids if before is None else ids[:, begins:]
+        hidden_after(adapter, max(layers), rest, torch.ones_like(ids), past=before)
+    sought = [site - (ids.shape[1] - rest.shape[1]) for site in at]
+    return {n: keys[:, sought].flatten(0, 1).float().cpu() for n, keys in seen.items()}

@@ -66,17 +66,20 @@ class Metric:
 
     def sparing(self, spared: Tensor) -> Moving:
         """The same for a C that also holds these keys (m, inputs), by Woodbury's identity."""
+        if not len(spared):
+            return self
         exact = spared.double()
         moved = self(exact)
         gram = moved @ exact.T
         gram.diagonal().add_(SPARE * gram.diagonal().mean())
+        held = torch.linalg.solve(gram, moved)
 
         def move(keys: Tensor) -> Tensor:
             out = self(keys)
-            less: Tensor = out - (out @ exact.T) @ torch.linalg.solve(gram, moved)
+            less: Tensor = out - (out @ exact.T) @ held
             return less
 
-        return move if len(exact) else self
+        return move
 
 
 def gentle(slopes: Tensor) -> Tensor:

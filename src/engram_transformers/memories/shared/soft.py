@@ -6,7 +6,6 @@ and on the one that ends it, never on the prompt. What stands before the vectors
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.nn import functional
 from engram_transformers.errors import BadInput, TrainingDiverged
 from engram_transformers.memories.shared.behind import Steps
 from engram_transformers.models.adapter import Adapter
+from engram_transformers.models.passes import branched
 from engram_transformers.models.trace import changed_input
 
 
@@ -93,7 +93,7 @@ def train(
     best, sure = (float("inf"), begin), [False] * len(lessons)
     for step in range(steps.most):
         lesson = lessons[step % len(lessons)]
-        logits = _logits(adapter, lesson, vectors, copy.deepcopy(past), placeholder=placeholder)
+        logits = _logits(adapter, lesson, vectors, branched(past), placeholder=placeholder)
         wanted = torch.tensor(lesson.answer, device=logits.device)
         loss = functional.cross_entropy(logits, wanted)
         _check(loss, steps)

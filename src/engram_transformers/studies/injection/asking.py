@@ -19,7 +19,7 @@ from torch import Tensor
 from engram_transformers.evaluation.answers import loops
 from engram_transformers.evaluation.metrics import contains, exact
 from engram_transformers.models.adapter import Adapter
-from engram_transformers.models.passes import of_like_length, padded
+from engram_transformers.models.passes import branched, of_like_length, padded
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.models.trace import Patch, Spots, patched
 
@@ -121,10 +121,7 @@ class Asking:
 
     def past(self, rows: int) -> Any:
         """A cache of the head for so many rows."""
-        past = copy.deepcopy(self.read)
-        if rows > 1:
-            past.batch_repeat_interleave(rows)
-        return past
+        return branched(self.read, rows=rows)
 
 
 class _Batch:
