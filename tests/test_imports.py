@@ -9,7 +9,7 @@ import engram_transformers
 
 ROOT = Path(engram_transformers.__file__).parent
 RANKS = [
-    ["errors", "types"],
+    ["errors", "options", "types"],
     ["registry", "distributed", "models"],
     ["memory", "stores", "routing", "files"],
     ["attaching", "corrections"],
@@ -20,6 +20,7 @@ RANKS = [
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 BELOW = {
+    "options": {"errors"},
     "types": {"errors"},
     "training": {"evaluation"},
     "introspection": {"evaluation"},

@@ -404,7 +404,9 @@ def _check_options(directory: Directory, options: Mapping[str, Any], *, kind: st
             f"{directory.path} is a {directory.kind} memory, not {kind}; the kind of a memory is "
             "fixed when it is created"
         )
-    for name, value in options.items():
+    asked = config_of(directory.kind, {**directory.config, **options})
+    for name in options:
+        value = getattr(asked, name)
         if directory.config.get(name) != (list(value) if isinstance(value, tuple) else value):
             raise BadInput(
                 f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "

@@ -135,6 +135,10 @@ def test_a_deep_copy_saves_itself(tmp_path: Path) -> None:
         ({"memory_size": 3}, BadInput, "8 tables need a row each"),
         ({"memory_size": 10**13}, BadInput, r"memory_size=\d"),
         ({"tables": 3}, BadInput, "no option 'tables'"),
+        ({"heads": 2.5}, BadInput, "heads is 2.5"),
+        ({"inject_layers": [0.5]}, BadInput, "layers"),
+        ({"orders": "23"}, BadInput, "orders is '23'"),
+        ({"memory_size": "many"}, BadInput, "memory_size is 'many'"),
     ],
 )
 def test_bad_options_are_refused_and_the_model_is_left_bare(
