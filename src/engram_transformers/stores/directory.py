@@ -22,6 +22,7 @@ from engram_transformers.errors import (
     StoreError,
     UnknownFact,
 )
+from engram_transformers.registry import KINDS
 from engram_transformers.stores import config as configs
 from engram_transformers.stores import lock as locks
 from engram_transformers.stores import trained
@@ -73,6 +74,11 @@ class Stats:
 def is_memory(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a memory directory whose creation was finished."""
     return (Path(path) / CONFIG).is_file()
+
+
+def beside(path: Path) -> list[Path]:
+    """The directories of memories that were trained together with the one in a directory."""
+    return [path / kind for kind in KINDS if is_memory(path / kind)]
 
 
 class Directory:
