@@ -115,6 +115,14 @@ def test_a_model_that_loads_nothing_is_left_bare(tmp_path: Path) -> None:
         load_engram(model, tmp_path / "nothing", tokenizer=TOKENIZER)
 
 
+def test_another_tokenizer_of_the_same_model_is_named_as_what_differs(tmp_path: Path) -> None:
+    save_engram(engram(), tmp_path / "e")
+    other = tiny_tokenizer()
+    other.add_tokens(["<new>"])
+    with pytest.raises(HostMismatch, match="another tokenizer"):
+        load_engram(tiny("llama"), tmp_path / "e", tokenizer=other)
+
+
 def test_a_deep_copy_saves_itself(tmp_path: Path) -> None:
     model = stirred(engram())
     twin = copy.deepcopy(model)

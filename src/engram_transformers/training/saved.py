@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from engram_transformers.attaching import vacated
+from engram_transformers.attaching import attached, vacated
 from engram_transformers.errors import BadInput, LayoutMismatch, StoreDamaged
 from engram_transformers.memory import Trainable
 from engram_transformers.models.load import LoadedHost
@@ -22,7 +22,14 @@ from engram_transformers.types import Fact, HostIdentity
 
 
 def described(model: Any, tokenizer: Any = None) -> LoadedHost:
-    """Who a model is, whatever is attached to it."""
+    """Who a model is, whatever is attached to it.
+
+    Args:
+        tokenizer: None: that with which a memory was added, or else the one of the model's name.
+    """
+    if tokenizer is None:
+        added = (getattr(memory, "tokenizer", None) for memory in attached(model))
+        tokenizer = next((one for one in added if one is not None), None)
     with vacated(model):
         return LoadedHost.of(model, tokenizer)
 
