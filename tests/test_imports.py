@@ -27,7 +27,7 @@ BELOW = {
     "routing": {"stores"},
     "demo": {"api"},
     "experiments": {"api"},
-    "extend": {"api"},
+    "extend": {"api", "experiments"},
     "studies": {"api", "demo", "experiments"},
 }
 "Rooms of one rank of which the first may read the second."
