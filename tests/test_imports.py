@@ -9,7 +9,7 @@ import engram_transformers
 
 ROOT = Path(engram_transformers.__file__).parent
 RANKS = [
-    ["errors", "types"],
+    ["errors", "options", "types"],
     ["registry", "distributed", "models"],
     ["memory", "stores", "routing", "files"],
     ["attaching", "corrections"],
@@ -20,13 +20,14 @@ RANKS = [
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 BELOW = {
+    "options": {"errors"},
     "types": {"errors"},
     "training": {"evaluation"},
     "introspection": {"evaluation"},
     "routing": {"stores"},
     "demo": {"api"},
     "experiments": {"api"},
-    "extend": {"api"},
+    "extend": {"api", "experiments"},
     "studies": {"api", "demo", "experiments"},
 }
 "Rooms of one rank of which the first may read the second."

@@ -19,14 +19,13 @@ from engram_transformers.models.embedded import EMBEDDED
 from engram_transformers.models.load import LoadedHost, load_host
 from engram_transformers.models.tokens import Form, Talk
 from engram_transformers.registry import config_of, memory_class
-from engram_transformers.stores.directory import Directory, Stats, is_memory
+from engram_transformers.stores.directory import Directory, Stats, beside, is_memory
 from engram_transformers.stores.records import Stored, Write
 from engram_transformers.stores.who import user
 from engram_transformers.training.account import Account
 from engram_transformers.training.course import Course
 from engram_transformers.training.lesson import Lesson
 from engram_transformers.training.plan import Book
-from engram_transformers.training.saved import beside
 from engram_transformers.types import Fact, Firing, HostIdentity, OnConflict, Progress, Receipt
 
 SHARED = "no single fact fires in a trained memory, which acts on every token"
@@ -404,7 +403,9 @@ def _check_options(directory: Directory, options: Mapping[str, Any], *, kind: st
             f"{directory.path} is a {directory.kind} memory, not {kind}; the kind of a memory is "
             "fixed when it is created"
         )
-    for name, value in options.items():
+    asked = config_of(directory.kind, {**directory.config, **options})
+    for name in options:
+        value = getattr(asked, name)
         if directory.config.get(name) != (list(value) if isinstance(value, tuple) else value):
             raise BadInput(
                 f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "

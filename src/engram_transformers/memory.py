@@ -17,6 +17,8 @@ from engram_transformers.models.tokens import Form, HostTokens, Talk
 from engram_transformers.types import Fact, Firing
 
 Tensors = dict[str, Tensor]
+SEEDS = 2**32
+"How many seeds of a training there are, as NumPy has it."
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ class Schedule:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it has to be at least 1")
+        if not 0 <= self.seed < SEEDS:
+            raise BadInput(f"seed is {self.seed}; use 0 to {SEEDS - 1}")
 
 
 @runtime_checkable

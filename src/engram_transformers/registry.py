@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from engram_transformers.errors import BadInput, UnknownMemory
+from engram_transformers.options import as_declared
 
 KINDS = {
     "lookup": "engram_transformers.memories.lookup:Lookup",
@@ -53,14 +54,15 @@ def config_of(kind: str, options: Mapping[str, Any]) -> Any:
     """The configuration of a kind with these options.
 
     Raises:
-        BadInput: it has no such option, or a value is out of bounds.
+        BadInput: it has no such option, or a value is of another type or out of bounds.
     """
     known = option_names(kind)
     if unknown := ", ".join(repr(name) for name in options if name not in known):
         raise BadInput(
             f"a memory of kind {kind} has no option {unknown}; it has {', '.join(known)}"
         )
-    return memory_class(kind).Config(**options)
+    config = memory_class(kind).Config
+    return config(**as_declared(config, options))
 
 
 def kind_of(memory: Any) -> str:

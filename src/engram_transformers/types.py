@@ -97,6 +97,8 @@ class HostIdentity:
 
     id: str
     fingerprint: str
+    weights: str = field(default="", compare=False)
+    "The fingerprint without the tokenizer, which tells what differs; empty where it is not known."
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,14 @@ def test_a_model_that_loads_nothing_is_left_bare(tmp_path: Path) -> None:
         load_engram(model, tmp_path / "nothing", tokenizer=TOKENIZER)
 
 
+def test_another_tokenizer_of_the_same_model_is_named_as_what_differs(tmp_path: Path) -> None:
+    save_engram(engram(), tmp_path / "e")
+    other = tiny_tokenizer()
+    other.add_tokens(["<new>"])
+    with pytest.raises(HostMismatch, match="another tokenizer"):
+        load_engram(tiny("llama"), tmp_path / "e", tokenizer=other)
+
+
 def test_a_deep_copy_saves_itself(tmp_path: Path) -> None:
     model = stirred(engram())
     twin = copy.deepcopy(model)
@@ -135,6 +143,10 @@ def test_a_deep_copy_saves_itself(tmp_path: Path) -> None:
         ({"memory_size": 3}, BadInput, "8 tables need a row each"),
         ({"memory_size": 10**13}, BadInput, r"memory_size=\d"),
         ({"tables": 3}, BadInput, "no option 'tables'"),
+        ({"heads": 2.5}, BadInput, "heads is 2.5"),
+        ({"inject_layers": [0.5]}, BadInput, "layers"),
+        ({"orders": "23"}, BadInput, "orders is '23'"),
+        ({"memory_size": "many"}, BadInput, "memory_size is 'many'"),
     ],
 )
 def test_bad_options_are_refused_and_the_model_is_left_bare(

@@ -19,6 +19,9 @@ from engram_transformers.errors import BadInput
 if TYPE_CHECKING:
     from engram_transformers.experiments.spec import Experiment
 
+SPELT = {"True": True, "False": False, "None": None}
+"What Python spells otherwise than JSON."
+
 
 def configure(parser: Parser) -> None:
     parser.add_argument("task", metavar="TASK", help="an evaluation set; see docs/data.md")
@@ -134,14 +137,14 @@ def _variant(options: dict[str, Any], control: str | None) -> str:
 
 
 def option(text: str) -> tuple[str, Any]:
-    """Name and value of a `KEY=VALUE`; the value as JSON, or else as text."""
+    """Name and value of a `KEY=VALUE`; the value as JSON, as Python spells it, or else as text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise BadInput(f"{text!r} is not KEY=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:
-        return name, value
+        return name, SPELT.get(value, value)
 
 
 def _points(text: str) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--packing", action="store_true", help="put several texts into one row")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="decides all that is drawn"
+        "--seed", type=int, metavar="S", help="decides all that is drawn (default: 0)"
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="at most so many facts")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
@@ -117,7 +117,9 @@ def _options(args: argparse.Namespace) -> Options:
     if args.memory_lr is not None:
         if "table_rate" not in option_names(args.kind):
             raise BadInput(f"--memory-lr is of tables, which a {args.kind} memory has not")
-        rate = args.lr or config_of(args.kind, {}).learning_rate
+        if "table_rate" in given:
+            raise BadInput("--memory-lr and --set table_rate= both say how rows learn; give one")
+        rate = args.lr or config_of(args.kind, given).learning_rate
         given["table_rate"] = args.memory_lr / rate
     if args.lora_set and not args.lora:
         raise BadInput("--lora-set is of a LoRA, which is trained with --lora only")

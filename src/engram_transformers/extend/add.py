@@ -41,7 +41,8 @@ def add_engram(
         memory_size: rows of each layer, all its tables taken together.
         inject_layers: blocks that it acts before; None: the second and the middle one.
         gate_type: what decides how much of a row is let through.
-        tokenizer: of the model; found under the model's name if it is not given.
+        tokenizer: of the model; found under the model's name if it is not given. Training and
+            saving remember it.
         options: further fields of `EngramConfig`.
 
     Raises:
@@ -109,14 +110,16 @@ def remove_engram(model: Any) -> Any:
 
 def _add(model: Any, kind: str, config: Any, *, tokenizer: Any) -> Any:
     host = described(model, tokenizer)
-    return give(model, memory_class(kind).open(Adapter(model), host.tokens, config))
+    memory = memory_class(kind).open(Adapter(model), host.tokens, config)
+    return give(model, memory, tokenizer=host.tokenizer)
 
 
-def give(model: Any, memory: Any) -> Any:
+def give(model: Any, memory: Any, *, tokenizer: Any) -> Any:
     """The same model with a memory attached, and with methods that save it and take it away."""
     kind = kind_of(memory)
     if any(kind_of(one) == kind for one in _trained(model, missing_ok=True)):
         raise BadInput(f"this model has a memory of kind {kind} already; remove_engram first")
+    memory.tokenizer = tokenizer  # the model may have no name under which to find it again
     attach(model, memory)
     # Not closures: a deep copy of the model gets methods of its own.
     for method in (save_engram, load_engram, remove_engram):

@@ -72,11 +72,12 @@ def _lines(trained: Trained, described: dict[str, Any], *, plot: str | None) -> 
             f"| held-out loss, nats a token (before: {trained.held_out['eval_loss_before']:.3f}) "
             f"| {trained.held_out['eval_loss']:.3f} | | {n} |",
         ]
-    lines += ["", *_notes(trained, options, plot)]
+    lines += ["", *_notes(trained, described, plot)]
     return lines
 
 
-def _notes(trained: Trained, options: dict[str, Any], plot: str | None) -> list[str]:
+def _notes(trained: Trained, described: dict[str, Any], plot: str | None) -> list[str]:
+    options = described["options"]
     notes = [f"![losses]({plot})", ""] if plot else []
     if trained.refused:
         notes += [
@@ -92,11 +93,32 @@ def _notes(trained: Trained, options: dict[str, Any], plot: str | None) -> list[
         ]
     return [
         *notes,
-        f"Options: {_given(options['memory'])}; seed {options['seed']}.",
+        f"Options: {_given(options['memory'])}. {_course(described['schedule'])}",
+        "",
+        _came(described),
         "",
         "All facts share the tensors, so single ones cannot be forgotten, and questions that were "
         "not trained may be answered otherwise than by the bare host. `engram eval` measures that.",
     ]
+
+
+def _course(schedule: Mapping[str, Any]) -> str:
+    return (
+        f"{schedule['epochs']} epochs with batches of {schedule['batch']}, learning rate "
+        f"{schedule['learning_rate']:g} at its highest, seed {schedule['seed']}."
+    )
+
+
+def _came(described: Mapping[str, Any]) -> str:
+    """When, by what and on what it was trained."""
+    one, held_out = described["provenance"], described["held_out"]
+    data = f"facts `{described['facts']['digest']}`"
+    data += f", held out `{held_out['digest']}`" if held_out["n"] else ""
+    return (
+        f"Begun on {one['date']} with engram-transformers {one['library']}, commit "
+        f"`{one['commit'] or 'unknown'}`, torch {one['torch']}, transformers "
+        f"{one['transformers']}, on {one['machine']}. Digests of the data: {data}."
+    )
 
 
 def _given(options: Mapping[str, Any]) -> str:

@@ -42,10 +42,11 @@ class GatedEngramAdapter(nn.Module):
         super().__init__()
         # Not registered: what this module trains and stores is none of the host's.
         self.__dict__["base_model"] = base_model
-        self.tokens = described(base_model, tokenizer).tokens
+        host = described(base_model, tokenizer)
+        self.tokens = host.tokens
         self.memory = GatedLora.of_peft(adapter_path, Adapter(base_model), **options)
         base_model.requires_grad_(False)
-        give(base_model, self.memory)
+        give(base_model, self.memory, tokenizer=host.tokenizer)
 
     @property
     def gate(self) -> nn.Module:

@@ -22,6 +22,7 @@ from transformers import PrinterCallback, TrainerCallback
 from engram_transformers.api import Host
 from engram_transformers.attaching import attach
 from engram_transformers.errors import BadInput, TrainingDiverged
+from engram_transformers.experiments.provenance import origin
 from engram_transformers.memory import Schedule, Trainable
 from engram_transformers.registry import config_of, memory_class, option_names
 from engram_transformers.stores.files import replace_file
@@ -53,7 +54,7 @@ class Options:
     batch: int | None = None
     learning_rate: float | None = None
     packing: bool = False
-    seed: int = 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,12 @@ def train_memory(
     if not facts:
         raise BadInput("there is nothing to train on: no facts were given")
     memories = _memories(host, options)
-    _claim(folder, _description(host, facts, held_out, options), resume=resume)
+    schedule = _schedule(options, memories[0].schedule, questions=_questions(facts))
+    _claim(folder, _description(host, facts, held_out, options, schedule), resume=resume)
     with ExitStack() as standing:
         for memory in memories:
             standing.enter_context(attach(host.model, memory))
-        trainer = _trainer(host, memories[0], facts, held_out, folder, options)
+        trainer = _trainer(host, schedule, facts, held_out, folder, packing=options.packing)
         trainer.add_callback(_Telling(told, said))
         with _told_apart(folder, trainer):
             before = trainer.evaluate() if held_out else {}
@@ -166,17 +168,28 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _memories(host: Host, options: Options) -> list[Any]:
+    _check_said_once(options)
     made = [_memory(host, options.kind, options.memory, seed=options.seed)]
     if options.lora is not None:
         if options.kind == "lora":
             raise BadInput("a LoRA is trained beside a memory of another kind; name that kind")
-        made.append(_memory(host, "lora", options.lora, seed=options.seed))
+        made.append(_memory(host, "lora", options.lora, seed=made[0].schedule.seed))
     return made
 
 
-def _memory(host: Host, kind: str, given: Mapping[str, Any], *, seed: int) -> Any:
-    own = {"seed": seed} if "seed" in option_names(kind) else {}
-    config = config_of(kind, {**given, **own})
+def _check_said_once(options: Options) -> None:
+    for name in ("epochs", "batch", "learning_rate", "seed"):
+        run, own = getattr(options, name), options.memory.get(name)
+        if None not in (run, own) and run != own:
+            raise BadInput(
+                f"{name} is {run} for the training, and {own} among the options of the memory; "
+                "give it once"
+            )
+
+
+def _memory(host: Host, kind: str, given: Mapping[str, Any], *, seed: int | None) -> Any:
+    own = {} if seed is None or "seed" not in option_names(kind) else {"seed": seed}
+    config = config_of(kind, {**own, **given})
     memory = memory_class(kind).open(host.adapter, host.tokens, config)
     if not isinstance(memory, Trainable):
         raise BadInput(f"a memory of kind {kind} is not trained; 'engram teach' fills it")
@@ -185,14 +198,13 @@ def _memory(host: Host, kind: str, given: Mapping[str, Any], *, seed: int) -> An
 
 def _trainer(
     host: Host,
-    memory: Trainable,
+    schedule: Schedule,
     facts: Sequence[Fact],
     held_out: Sequence[Fact],
     folder: Path,
-    options: Options,
+    *,
+    packing: bool,
 ) -> EngramTrainer:
-    questions = _questions(facts)
-    schedule = _schedule(options, memory.schedule, questions=questions)
     args = arguments(
         schedule,
         folder,
@@ -201,14 +213,14 @@ def _trainer(
         save_total_limit=KEPT,
         disable_tqdm=True,
         use_cpu=host.adapter.device.type == "cpu",
-        **_pauses(schedule, questions=questions),
+        **_pauses(schedule, questions=_questions(facts)),
     )
     trainer = EngramTrainer(
         host.model,
         args,
         train_dataset=list(facts),
         eval_dataset=list(held_out) or None,
-        packing=options.packing,
+        packing=packing,
         tokenizer=host.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
@@ -218,7 +230,7 @@ def _trainer(
 def _schedule(options: Options, usual: Schedule, *, questions: int) -> Schedule:
     batch = options.batch or usual.batch
     epochs = options.epochs or enough(usual.epochs, steps=-(-questions // batch))
-    return Schedule(options.learning_rate or usual.learning_rate, epochs, batch, options.seed)
+    return Schedule(options.learning_rate or usual.learning_rate, epochs, batch, usual.seed)
 
 
 def _pauses(schedule: Schedule, *, questions: int) -> dict[str, int]:
@@ -254,7 +266,11 @@ def _questions(facts: Sequence[Fact]) -> int:
 
 
 def _description(
-    host: Host, facts: Sequence[Fact], held_out: Sequence[Fact], options: Options
+    host: Host,
+    facts: Sequence[Fact],
+    held_out: Sequence[Fact],
+    options: Options,
+    schedule: Schedule,
 ) -> dict[str, Any]:
     return {
         "host": host.identity.id,
@@ -262,6 +278,8 @@ def _description(
         "options": dataclasses.asdict(options),
         "facts": {"n": len(facts), "digest": _digest(facts)},
         "held_out": {"n": len(held_out), "digest": _digest(held_out)},
+        "schedule": dataclasses.asdict(schedule),
+        "provenance": origin(gpu=host.adapter.device.type == "cuda"),
     }
 
 
@@ -292,6 +310,7 @@ def _check_same(path: Path, description: dict[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise BadInput(f"{path.parent} holds no training to resume: no {path.name}") from error
     wanted = json.loads(json.dumps(description))
+    del wanted["provenance"]  # another day, or another machine, may go on
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:
         raise BadInput(

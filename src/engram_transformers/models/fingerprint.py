@@ -34,8 +34,10 @@ _SAMPLES = 256
 
 
 @torch.no_grad()
-def fingerprint(model: nn.Module, tokenizer: Any) -> str:
+def fingerprint(model: nn.Module, tokenizer: Any = None) -> str:
     """The host's identity from its structure, its tokenizer and a sample of its weights.
+
+    Without a tokenizer, that of the model alone.
 
     Equal on CPU and GPU, in every process, with or without hooks, and whether a float32 file was
     loaded as float32 or as bfloat16. A float32 file loaded as float16 is rounded twice, and a
@@ -56,6 +58,8 @@ def _structure(config: Any) -> dict[str, Any]:
 
 
 def _vocabulary(tokenizer: Any) -> Iterator[Any]:
+    if tokenizer is None:
+        return
     yield tokenizer.get_vocab()
     yield tokenizer.special_tokens_map
     yield tokenizer(_PROBE)["input_ids"]

@@ -51,7 +51,7 @@ class LoadedHost:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         own = _name(name) if name else type(model).__name__
-        return LoadedHost(model, tokenizer, HostIdentity(own, fingerprint(model, tokenizer)))
+        return LoadedHost(model, tokenizer, _identity(own, model, tokenizer))
 
     @property
     def tokens(self) -> HostTokens:
@@ -95,7 +95,11 @@ def load_host(
     model = model.to(place).eval()
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return LoadedHost(model, tokenizer, HostIdentity(_name(str(id)), fingerprint(model, tokenizer)))
+    return LoadedHost(model, tokenizer, _identity(_name(str(id)), model, tokenizer))
+
+
+def _identity(name: str, model: Any, tokenizer: Any) -> HostIdentity:
+    return HostIdentity(name, fingerprint(model, tokenizer), fingerprint(model))
 
 
 def _tokenizer_named(name: str) -> Any:

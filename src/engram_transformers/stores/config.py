@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,12 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 
 def _checked(found: dict[str, Any]) -> Description:
-    host = HostIdentity(found["host"]["id"], found["host"]["fingerprint"])
+    own = found["host"]
+    host = HostIdentity(own["id"], own["fingerprint"], own.get("weights", ""))  # older ones lack it
     description = Description(
         found["kind"], found["config"], host, found["library"], found["created"]
     )
-    texts = description.kind, host.id, host.fingerprint, description.library, description.created
+    texts = description.kind, *astuple(host), description.library, description.created
     if not isinstance(description.config, dict) or not all(isinstance(t, str) for t in texts):
         raise TypeError("a field")
     return description

@@ -22,6 +22,7 @@ from engram_transformers.errors import (
     StoreError,
     UnknownFact,
 )
+from engram_transformers.registry import KINDS
 from engram_transformers.stores import config as configs
 from engram_transformers.stores import lock as locks
 from engram_transformers.stores import trained
@@ -73,6 +74,11 @@ class Stats:
 def is_memory(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a memory directory whose creation was finished."""
     return (Path(path) / CONFIG).is_file()
+
+
+def beside(path: Path) -> list[Path]:
+    """The directories of memories that were trained together with the one in a directory."""
+    return [path / kind for kind in KINDS if is_memory(path / kind)]
 
 
 class Directory:
@@ -159,11 +165,18 @@ class Directory:
 
     def check_host(self, host: HostIdentity) -> None:
         """`HostMismatch` unless this memory was written for `host`."""
-        if host.fingerprint != self.host.fingerprint:
+        if host.fingerprint == self.host.fingerprint:
+            return
+        if host.weights and host.weights == self.host.weights:
             raise HostMismatch(
-                f"{self.path} was written for {self.host.id} ({self.host.fingerprint}), not for "
-                f"{host.id} ({host.fingerprint}); teach its facts to this host in a new directory"
+                f"{self.path} was written for {self.host.id} with another tokenizer: the weights "
+                "are equal, but its tokens, special tokens or splitting are not; use the tokenizer "
+                "that it was written with, or teach its facts in a new directory"
             )
+        raise HostMismatch(
+            f"{self.path} was written for {self.host.id} ({self.host.fingerprint}), not for "
+            f"{host.id} ({host.fingerprint}); teach its facts to this host in a new directory"
+        )
 
     def facts(self, *, deltas: bool = True) -> list[Stored]:
         """All active facts, oldest first; with `deltas=False` each has an empty delta.

@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from engram_transformers.errors import BadInput
+from engram_transformers.options import as_declared
 from engram_transformers.studies.study import Study
 
 
 def configured(options: type[Any], given: Mapping[str, Any]) -> Any:
     """Options with the values that were given; `BadInput` for an unknown name or a wrong type."""
-    known = {field.name: field.default for field in dataclasses.fields(options)}
+    known = [field.name for field in dataclasses.fields(options)]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise BadInput(f"no option is called {name!r}; {hint}")
-    return options(**{name: _like(known[name], value, name) for name, value in given.items()})
+    return options(**as_declared(options, given))
 
 
 def quickly(study: Study) -> dict[str, Any]:
@@ -43,17 +44,3 @@ def meanings(options: type[Any]) -> dict[str, str]:
             if isinstance(text, ast.Constant):
                 found[field.target.id] = " ".join(str(text.value).split())
     return found
-
-
-def _like(default: Any, value: Any, name: str) -> Any:
-    """A value in the type of the default."""
-    if isinstance(default, tuple):
-        parts = value if isinstance(value, list | tuple) else [value]
-        return tuple(_like(default[0], part, name) for part in parts) if default else tuple(parts)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if default is not None and type(value) is not type(default):
-        raise BadInput(
-            f"{name}={value!r} is no {type(default).__name__}; its default is {default!r}"
-        )
-    return value

@@ -11,18 +11,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from engram_transformers.attaching import vacated
+from engram_transformers.attaching import attached, vacated
 from engram_transformers.errors import BadInput, LayoutMismatch, StoreDamaged
 from engram_transformers.memory import Trainable
 from engram_transformers.models.load import LoadedHost
-from engram_transformers.registry import KINDS, kind_of
-from engram_transformers.stores.directory import Directory, is_memory
+from engram_transformers.registry import kind_of
+from engram_transformers.stores.directory import Directory, beside, is_memory
 from engram_transformers.stores.who import user
 from engram_transformers.types import Fact, HostIdentity
 
 
 def described(model: Any, tokenizer: Any = None) -> LoadedHost:
-    """Who a model is, whatever is attached to it."""
+    """Who a model is, whatever is attached to it.
+
+    Args:
+        tokenizer: None: that with which a memory was added, or else the one of the model's name.
+    """
+    if tokenizer is None:
+        added = (getattr(memory, "tokenizer", None) for memory in attached(model))
+        tokenizer = next((one for one in added if one is not None), None)
     with vacated(model):
         return LoadedHost.of(model, tokenizer)
 
@@ -97,11 +104,6 @@ def saved_kinds(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         with Directory.open(each) as directory:
             found.append((directory.kind, dict(directory.config)))
     return found
-
-
-def beside(path: Path) -> list[Path]:
-    """The directories of memories that were trained together with the one in a directory."""
-    return [path / kind for kind in KINDS if is_memory(path / kind)]
 
 
 def _places(path: Path, memories: Sequence[Any]) -> list[Path]:

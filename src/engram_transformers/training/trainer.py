@@ -94,7 +94,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         args: `TrainingArguments`; without them, as the first memory's configuration says.
         freeze_base: whether the host's own tensors stay as they are.
         packing: put several texts into one row.
-        tokenizer: of the host; found under the model's name if it is not given.
+        tokenizer: of the host; None: that with which a memory was added, or that of its name.
 
     Raises:
         BadInput: no trainable memory is attached, or an item cannot be trained on.

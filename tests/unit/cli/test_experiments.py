@@ -75,6 +75,7 @@ def test_eval_as_a_table(engram: Any) -> None:
         (("zsra",), "no task is called 'zsra'; try zsre"),
         (("doors", "--memory", "lokup"), "no kind of memory is called 'lokup'; try lookup"),
         (("doors", "--set", "adress=exact"), "no option 'adress'"),
+        (("doors", "--set", "candidates=many"), "candidates is 'many'; use a whole number"),
         (("doors", "--set", "address"), "is not KEY=VALUE"),
         (("doors", "--control", "context"), "is for needle, not for doors"),
         (("doors", "--points", "1,x"), "is not a list of numbers"),

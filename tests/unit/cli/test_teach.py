@@ -113,6 +113,12 @@ def test_options_of_a_memory_are_fixed(engram, taught, facts_file):
     assert ran.status == 2 and "address" in ran.err
 
 
+def test_an_option_of_another_type_is_one_line_and_makes_no_memory(engram, facts_file, tmp_path):
+    ran = engram("teach", str(facts_file), "-M", "mem", "--set", "candidates=many")
+    assert ran.status == 2 and "candidates is 'many'; use a whole number" in ran.err
+    assert not (tmp_path / "mem").exists()
+
+
 def test_export_and_import_round_trip(engram, taught, tmp_path):
     before = engram("list", "-M", taught, "--json").json["facts"]
     for kind in ("jsonl", "json", "csv"):

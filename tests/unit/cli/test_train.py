@@ -48,6 +48,10 @@ def test_it_trains_checks_and_leaves_a_memory_a_plot_and_a_card(
     assert "held-out loss" in done.err
     card = (tmp_path / "run" / "README.md").read_text()
     assert "answered exactly" in card and "| 1.000 |" in card and "cannot be forgotten" in card
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert f"{run['schedule']['epochs']} epochs with batches of 2, learning rate 0.03" in card
+    assert run["provenance"]["date"] in card and run["provenance"]["library"] in card
+    assert run["facts"]["digest"] in card and run["held_out"]["digest"] in card
     assert (tmp_path / "run" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     listed = engram("list", "-M", "run/memory", "--json").json
     assert {fact["prompt"] for fact in listed["facts"]} == {
@@ -104,9 +108,17 @@ def test_interrupted_before_a_checkpoint_it_is_simply_run_again(
         (("--kind", "engrm"), "engram"),
         (("--set", "colour=red"), "no option 'colour'"),
         (("--set", "layers=[9]"), "9"),
+        (("--set", "layers=x"), "layers is 'x'; use a list of whole numbers"),
+        (("--set", "rows=2.5"), "rows is 2.5; use a whole number"),
+        (("--set", "conv=maybe"), "conv is 'maybe'; use true or false"),
+        (("--lora", "--lora-set", "rank=abc"), "rank is 'abc'"),
         (("--lr", "-1"), "not a number above 0"),
         (("--resume",), "no training to resume"),
         (("--kind", "lora", "--memory-lr", "1"), "of tables"),
+        (("--memory-lr", "1", "--set", "table_rate=2"), "give one"),
+        (("--seed", "1", "--set", "seed=5"), "seed is 1 for the training, and 5 among"),
+        (("--lr", "1", "--set", "learning_rate=2"), "give it once"),
+        (("--seed", "-1"), "seed is -1"),
         (("--lora-set", "rank=2"), "trained with --lora only"),
         (("--lora", "--lora-set", "rank"), "is not KEY=VALUE"),
         (("--lora", "--lora-set", "targets=k_proj,knee"), "no linear layer knee"),
@@ -119,6 +131,23 @@ def test_bad_options_are_one_line(
     done = engram("train", str(facts), "-o", "bad", *argv)
     assert done.status == 2 and expected in done.err
     assert not Path("bad/memory").exists()
+
+
+def test_what_the_options_of_the_memory_say_of_its_training_is_done(
+    engram: Any, facts: Path, tmp_path: Path
+) -> None:
+    said = ("seed=5", "learning_rate=0.001", "rows=500", "width=8", "heads=4")
+    given = [word for one in said for word in ("--set", one)]
+    done = engram(
+        "train", str(facts), "-o", "run", *given, "--memory-lr", "0.05", "--epochs", "2", "--lora"
+    )
+    assert done.status in (0, 1), done.err
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())
+    schedule = {"learning_rate": 0.001, "epochs": 2, "batch": 8, "seed": 5}
+    assert kept["schedule"] == schedule
+    for name in ("memory", "memory/lora"):
+        config = json.loads((tmp_path / "run" / name / "config.json").read_text())["config"]
+        assert config["seed"] == 5 and config.get("table_rate", 50) == 50
 
 
 def test_another_kind_is_trained_the_same_way(engram: Any, facts: Path) -> None:

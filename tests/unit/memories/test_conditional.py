@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engram_transformers import add_engram, add_lora, save_engram
 from engram_transformers.api import Host, load
 from engram_transformers.attaching import attached, prompt_ends, silenced
 from engram_transformers.errors import BadInput, HostMismatch
@@ -67,6 +68,17 @@ def test_what_the_route_keeps_shut_is_refused_and_the_rest_is_loaded_by_the_seed
     assert Host(model, tokenizer, host.identity).ask(KEY.prompt) == KEY.answer
     with memory.unrouted():
         assert not memory.routed
+
+
+def test_a_lora_that_was_trained_with_it_is_not_left_out_silently(
+    folder: Path, tmp_path: Path
+) -> None:
+    host = load(str(folder))
+    add_engram(host.model, tokenizer=host.tokenizer, **OPTIONS)
+    add_lora(host.model, tokenizer=host.tokenizer, rank=2)
+    save_engram(host.model, tmp_path / "both", tokenizer=host.tokenizer)
+    with pytest.raises(BadInput, match=r"trained together with a lora.*load_engram"):
+        create_conditional_engram(tmp_path / "both", model=str(folder))
 
 
 def test_what_is_no_trained_engram_memory_of_the_host_is_refused(

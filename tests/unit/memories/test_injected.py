@@ -36,7 +36,7 @@ def opened(host: Host, path: Path, kind: str = "activation", **options: Any) -> 
     "kind, options, error, words",
     [
         ("activation", {"layer": 7}, PlaceNotFound, "has 2 blocks"),
-        ("activation", {"way": "telepathy"}, BadInput, "use keys_values"),
+        ("activation", {"way": "telepathy"}, BadInput, "use one of keys_values"),
         ("activation", {"slots": 0}, BadInput, "above 0"),
         ("activation", {"scale": -1.0}, BadInput, "above 0"),
         ("soft_prompt", {"slots": 0}, BadInput, "at least 1"),

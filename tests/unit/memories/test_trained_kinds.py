@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,14 @@ def test_sizes_below_one_are_refused(kind: str, wrong: str) -> None:
     one = host_of("llama")
     with pytest.raises(BadInput, match=wrong):
         cls.open(one.adapter, one.tokens, cls.Config(**{wrong: 0}))
+
+
+def test_the_options_that_a_memory_was_made_with_open_it_again(tmp_path: Path) -> None:
+    one, options = host_of("llama"), {"targets": "q_proj,v_proj", "alpha": 8}
+    for _ in range(2):
+        one.open_memory(tmp_path / "m", kind="lora", **options).close()
+    with pytest.raises(BadInput, match=r"created with targets=\['q_proj', 'v_proj'\]"):
+        one.open_memory(tmp_path / "m", targets="q_proj")
 
 
 def test_without_peft_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

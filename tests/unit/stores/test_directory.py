@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -203,6 +204,31 @@ def test_another_host_is_named(store: Directory, host: HostIdentity) -> None:
     store.check_host(HostIdentity("a local copy", host.fingerprint))
     with pytest.raises(HostMismatch, match=r"smollm2-135m \(f1\).*qwen \(f2\)"):
         store.check_host(HostIdentity("qwen", "f2"))
+
+
+def test_a_host_of_equal_weights_is_told_that_its_tokenizer_differs(tmp_path: Path) -> None:
+    Directory.create(
+        tmp_path / "m", kind="lookup", config={}, host=HostIdentity("qwen", "f1", "w1")
+    ).close()
+    with Directory.open(tmp_path / "m") as store:
+        assert store.host.weights == "w1"
+        with pytest.raises(HostMismatch, match="another tokenizer"):
+            store.check_host(HostIdentity("qwen", "f2", "w1"))
+        with pytest.raises(HostMismatch, match=r"qwen \(f1\).*qwen \(f2\)"):
+            store.check_host(HostIdentity("qwen", "f2", "w2"))
+
+
+def test_a_directory_that_does_not_note_the_weights_opens(
+    store: Directory, path: Path, host: HostIdentity
+) -> None:
+    store.close()
+    written = json.loads((path / "config.json").read_text())
+    del written["host"]["weights"]
+    (path / "config.json").write_text(json.dumps(written))
+    with Directory.open(path) as old:
+        old.check_host(HostIdentity("copy", host.fingerprint, "w1"))
+        with pytest.raises(HostMismatch, match="f2"):
+            old.check_host(HostIdentity("qwen", "f2", "w1"))
 
 
 def test_one_writer_and_any_number_of_readers(store: Directory, path: Path, batch) -> None:

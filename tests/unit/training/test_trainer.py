@@ -196,8 +196,13 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
 def test_the_seeds_own_calls_work(tmp_path: Path) -> None:
     engram_model = model_with(gate_type="content-based")
     engram_model.name_or_path = ""
+    args = arguments(tmp_path / "run", num_train_epochs=1)
+    EngramTrainer(model=engram_model, args=args, train_dataset=PAIRS, freeze_base=True).train()
+    saved = engram_model.save_engram(tmp_path / "weights")
+    engram_model.load_engram(saved)
+    engram_model.remove_engram()
     with pytest.raises(BadInput, match="tokenizer="):
-        EngramTrainer(model=engram_model, train_dataset=PAIRS, freeze_base=True)
+        load_engram(engram_model, saved)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Literal
 
 from engram_transformers.errors import BadInput
 from engram_transformers.memories.shared.routes import ROUTES, RouteName
+from engram_transformers.memory import Schedule
 
 Layout = Literal["deepseek", "deepseek-v4.1", "qwen", "unigram", "span", "similar"]
 Gate = Literal["learned", "plain", "fixed", "content"]
@@ -90,6 +91,11 @@ class EngramConfig:
             _check_numbers(name, getattr(self, name))
         if self.orders and min(self.orders) < 1:
             raise BadInput(f"orders are {self.orders}; an n-gram has at least 1 token")
+        if self.hash_seed is not None and self.hash_seed < 0:
+            raise BadInput(f"hash_seed is {self.hash_seed}; use 0 or more")
+        if not (self.table_rate or 0) > 0:
+            raise BadInput(f"table_rate is {self.table_rate}; it has to be above 0")
+        Schedule.of(self)  # refuses rates and counts that cannot be
 
     def _check_similar(self) -> None:
         if not 0 <= self.similar <= self.rows:

@@ -57,8 +57,11 @@ def sized(config: EngramConfig, memory_size: int) -> EngramConfig:
     tables = 1
     if config.layout in VARIANTS:
         tables = len(config.orders or VARIANTS[config.layout].orders) * config.heads
-    if memory_size < tables:
-        raise BadInput(f"memory_size is {memory_size}; {tables} tables need a row each at least")
+    if not isinstance(memory_size, int) or memory_size < tables:
+        raise BadInput(
+            f"memory_size is {memory_size!r}; use a number of rows: {tables} tables need a row "
+            "each at least"
+        )
     return replace(config, rows=memory_size // tables)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engram_transformers.errors import BadInput
+from engram_transformers.memory import Schedule
 
 Form = Literal["slots", "linformer", "original"]
 FORMS = ("slots", "linformer", "original")
@@ -80,6 +81,7 @@ class ImplicitConfig:
                 f"writes is {self.writes}, with {self.slots} slots and chunks of {self.chunk} "
                 f"tokens; use up to {most}"
             )
+        Schedule.of(self)  # refuses rates and counts that cannot be
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engram_transformers.errors import BadInput
+from engram_transformers.memory import Schedule
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _names(self.targets))
+        Schedule.of(self)  # refuses rates and counts that cannot be
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ class GatedLoraConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _names(self.targets))
+        Schedule.of(self)  # refuses rates and counts that cannot be
 
 
 def _names(given: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """JSON and callers bring lists, command lines a text with commas."""
     if given is None:
         return None
-    names = tuple(given.split(",") if isinstance(given, str) else given)
+    given = [given] if isinstance(given, str) else given
+    names = tuple(name for text in given for name in text.split(","))
     if not names or not all(names) or len(set(names)) < len(names):
         raise BadInput(f"targets are {names}; name at least one layer, and none twice")
     return names

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engram_transformers.memory import Schedule
+
 
 @dataclass(frozen=True)
 class FineTuneConfig:
@@ -19,6 +21,9 @@ class FineTuneConfig:
     "Questions in one step."
     seed: int = 0
     "Decides the order of the steps."
+
+    def __post_init__(self) -> None:
+        Schedule.of(self)  # refuses rates and counts that cannot be
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class BottleneckConfig:
     seed: int = 0
     "Decides where training starts and the order of the steps."
 
+    def __post_init__(self) -> None:
+        Schedule.of(self)  # refuses rates and counts that cannot be
+
 
 @dataclass(frozen=True)
 class BiasConfig:
@@ -53,3 +61,6 @@ class BiasConfig:
     "Questions in one step."
     seed: int = 0
     "Decides the order of the steps."
+
+    def __post_init__(self) -> None:
+        Schedule.of(self)  # refuses rates and counts that cannot be

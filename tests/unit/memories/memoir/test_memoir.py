@@ -203,7 +203,7 @@ def test_another_telling_word_is_another_question() -> None:
         ({"method": "published"}, "use shared=true"),
         ({"shared": True}, "no closed form"),
         ({"top_k": 0}, "top_k is 0"),
-        ({"match": "feeling"}, "use 'meaning' or 'words' or 'mask'"),
+        ({"match": "feeling"}, "use one of meaning, words, mask"),
     ],
 )
 def test_options_that_make_no_memory(host: Host, tmp_path: Path, options: Any, said: str) -> None:
