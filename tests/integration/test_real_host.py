@@ -132,7 +132,7 @@ def test_a_lora_memory_is_taught_found_again_and_leaves_no_trace(
 
 
 def test_the_harness_tells_memories_apart(host: Host) -> None:
-    given = {"n": 6, "silent": 6, "asked": 6}
+    given = {"n": 4, "silent": 3, "asked": 4}
     with Bench(host) as bench:
         lookup = bench.run(Experiment("user_preferences", "lookup", **given)).result
         oracle = Experiment("user_preferences", "text", options={"mode": "oracle"}, **given)

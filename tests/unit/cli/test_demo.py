@@ -47,7 +47,7 @@ def test_it_deletes_nothing_but_its_own(engram, host_folder, tmp_path, taught):
 @pytest.mark.slow
 def test_the_demonstration(engram, monkeypatch):
     monkeypatch.delenv("ENGRAM_MODEL")
-    ran = engram("demo", "--json")
+    ran = engram("demo", "--limit", "60", "--json")
     assert ran.status == 0
     assert ran.json["taught_exact"] >= 0.95 and ran.json["paraphrase_exact"] >= 0.8
     assert ran.json["restored_bit_equal"] == 1.0
