@@ -1,6 +1,6 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
-`<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
+`<!-- results: compare -->` holds the comparison of memories, `glance` a part of it, `main` and `speed` what the lookup
 memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
 `edit_order` what they do with edits that contradict one another or are taken back,
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
@@ -51,6 +51,8 @@ PAGES = (
     "memories/memoir",
     "memories/rank_one",
 )
+GLANCE = ("zsre", "probes")
+"Tasks of the README, which has room for few."
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
 TITLES = {
     "zsre": "ZsRE",
@@ -72,6 +74,7 @@ def main() -> None:
         "speed": speed_table(),
         "failures": failures(),
         "compare": compare_table(),
+        "glance": compare_table(tasks=GLANCE),
         "engram_peft": stored("engram_peft", engram_peft_tables),
         "engram_time": engram_time_tables(),
         "easyedit": stored("easyedit", easyedit_tables),
@@ -241,9 +244,10 @@ def speed_table() -> str:
     return f"| measured | median (quartiles) |\n|---|---|\n{table}\n\n{_origin(speed)}"
 
 
-def compare_table() -> str:
-    """The memories beside each other, as `engram report` shows them at a glance."""
+def compare_table(tasks: Sequence[str] = ()) -> str:
+    """The memories beside each other, as `engram report` shows them; on all tasks or on some."""
     found = read_results(COMPARED) if COMPARED.is_dir() else []
+    found = [one for one in found if not tasks or one["task"] in tasks]
     return master_table(found) if found else "not measured yet"
 
 
