@@ -1,12 +1,12 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
-`<!-- results: compare -->` holds the comparison of memories, `glance` a part of it, `main` and `speed` what the lookup
-memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
-`edit_order` what they do with edits that contradict one another or are taken back,
-`engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
-the rank-one memory beside another library's methods, `edits` the memories that write one edit at a
-time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in by
-`introspect memory-inject`, `studies` which studies were run; these have pages of their own,
+`<!-- results: compare -->` holds the comparison of memories, `glance` a part of it, `main` and
+`speed` what the lookup memory does alone, `unrelated` what memories do on ten thousand prompts that
+are none of theirs, `edit_order` what they do with edits that contradict one another or are taken
+back, `engram_peft` the Engram memory beside another library's, `engram_time` what it costs,
+`easyedit` the rank-one memory beside another library's methods, `edits` the memories that write one
+edit at a time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in
+by `introspect memory-inject`, `studies` which studies were run; these have pages of their own,
 `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
