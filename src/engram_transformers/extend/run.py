@@ -112,7 +112,7 @@ def train_memory(
             standing.enter_context(attach(host.model, memory))
         trainer = _trainer(host, memories[0], facts, held_out, folder, options)
         trainer.add_callback(_Telling(told, said))
-        with _told_apart(folder, trainer):
+        with _told_apart(trainer):
             before = trainer.evaluate() if held_out else {}
             trainer.train(resume_from_checkpoint=resume)
             after = trainer.evaluate() if held_out else {}
@@ -136,16 +136,15 @@ def train_memory(
 
 
 @contextmanager
-def _told_apart(folder: Path, trainer: EngramTrainer) -> Iterator[None]:
+def _told_apart(trainer: EngramTrainer) -> Iterator[None]:
     """What went wrong in a training, with what is left of it and what would go."""
     try:
         yield
     except TrainingDiverged as error:
-        last = last_complete(folder)
         left = (
-            f"{last} is the last good checkpoint, a memory like any other"
-            if last
-            else "there was no checkpoint yet"
+            f"{trainer.good} is the last good checkpoint, a memory like any other"
+            if trainer.good
+            else "there was no good checkpoint yet"
         )
         raise TrainingDiverged(f"{error}; {left}; begin anew in another folder") from error
     except (MemoryError, RuntimeError) as error:

@@ -101,6 +101,19 @@ def test_a_rate_far_too_high_ends_in_numbers_or_in_an_error(memory: Any) -> None
     assert all(bool(value.isfinite().all()) for value in memory.state_dict().values())
 
 
+def test_what_comes_back_was_seen_to_give_numbers() -> None:
+    host = host_of("gpt2")
+    memory = fresh("engram", host)
+    with attach(host.model, memory):
+        # One batch an epoch: the copy that the second begins with is spoilt already.
+        with pytest.raises(TrainingDiverged, match=r"epoch 2.*before epoch 1\."):
+            fit(host.adapter, host.tokens, memory, FACTS, schedule=Schedule(1e25, 3, 8, 0))
+        with torch.no_grad():
+            trials = trials_of(FACTS, host.tokens)
+            logits = [host.model(torch.tensor([each.prompt])).logits for each in trials]
+    assert all(bool(each.isfinite().all()) for each in logits)
+
+
 def test_the_host_is_left_as_it_was(memory: Any) -> None:
     HOST.model.train()
     first = next(HOST.model.parameters())
