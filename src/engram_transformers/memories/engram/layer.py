@@ -79,7 +79,9 @@ class Layer(nn.Module):
         read, width = slots * plan.width, plan.width
 
         def drawn(*shape: int, size: float) -> nn.Parameter:
-            return nn.Parameter(torch.randn(shape, generator=noise) * size)
+            # A large table is not drawn to be thrown away.
+            made = torch.randn(shape, generator=noise).mul_(size) if size else torch.zeros(shape)
+            return nn.Parameter(made)
 
         # Rows of nothing: an n-gram that was never trained adds exactly nothing.
         zero_rows = config.zero == "rows"
