@@ -36,6 +36,7 @@ from engram_transformers.training.batches import (
 from engram_transformers.training.examples import Example, trials_of
 from engram_transformers.training.joint import optimizer_of
 from engram_transformers.training.rate import shares
+from engram_transformers.training.room import within_memory
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.types import Fact
 
@@ -78,6 +79,7 @@ def fit(
         progress: is told how many of how many steps are done.
 
     Raises:
+        BadInput: a step does not fit into memory.
         TrainingDiverged: the loss or a gradient was no number; the memory has the tensors that it
             had when that epoch began or, where these gave no number, when the one before did.
     """
@@ -92,7 +94,8 @@ def fit(
     # What is taught shall be known; whether the route lets it through is for the check to see.
     unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()
     ours = alone(adapter.model, memory.parameters())
-    with ours, torch.enable_grad(), unrouted, by_rows as tables:
+    fitting = within_memory(batch=schedule.batch, device=adapter.device)
+    with fitting, ours, torch.enable_grad(), unrouted, by_rows as tables:
         run = _Run(adapter, memory, schedule, trials, tables=tables)
         return run.until_exact(progress)
 

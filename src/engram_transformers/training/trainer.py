@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +52,7 @@ from engram_transformers.training.examples import Example, examples_of, facts_in
 from engram_transformers.training.fit import alone
 from engram_transformers.training.joint import optimizer_of
 from engram_transformers.training.rate import WARM_UP
+from engram_transformers.training.room import within_memory
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.training.saved import described, load_memories, save_memories
 from engram_transformers.training.together import Together
@@ -201,18 +202,23 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         """Train; `True` goes on from the newest checkpoint that was written to its end.
 
         Raises:
+            BadInput: there is nothing to resume, or a step does not fit into memory.
             TrainingDiverged: a gradient is no number, and the tensors are those before that step;
                 or the loss is none, and they are those of the last good checkpoint, if there is
                 one. All checkpoints are kept.
         """
         resume_from_checkpoint = self._resumed(resume_from_checkpoint)
-        with ExitStack() as self._stack:
+        with self._fitting(), ExitStack() as self._stack:
             self._stack.enter_context(self.together.unrouted())
             if self.freeze_base:
                 self._stack.enter_context(alone(self.model, self.together.parameters()))
                 for each in filter(None, (self.train_dataset, self.eval_dataset)):
                     keep_below(each.late, each.batches)
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **how)
+
+    def _fitting(self) -> AbstractContextManager[None]:
+        batch = self.args.per_device_train_batch_size
+        return within_memory(batch=batch, device=self.adapter.device)
 
     def _resumed(self, given: str | bool | None) -> str | None:
         """The checkpoint to go on from."""
@@ -301,10 +307,11 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         training = self.model.training
         self.model.eval()
         loss, tokens, exact = 0.0, 0, 0
-        for batch in held_out.batches:
-            logits = predictions(self.adapter, held_out.late, batch)
-            loss += float(functional.cross_entropy(logits, batch.wanted, reduction="sum"))
-            tokens, exact = tokens + len(batch.wanted), exact + exact_in(logits, batch)
+        with self._fitting():
+            for batch in held_out.batches:
+                logits = predictions(self.adapter, held_out.late, batch)
+                loss += float(functional.cross_entropy(logits, batch.wanted, reduction="sum"))
+                tokens, exact = tokens + len(batch.wanted), exact + exact_in(logits, batch)
         self.together.penalty()  # what these passes left is part of no step's loss
         self.model.train(training)
         found = {

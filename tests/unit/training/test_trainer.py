@@ -227,6 +227,19 @@ def test_where_no_checkpoint_is_good_it_says_so(tmp_path: Path) -> None:
     assert trainer.good is None and not gives_numbers(model)
 
 
+@pytest.mark.parametrize("act", ["train", "evaluate"])
+def test_a_step_that_does_not_fit_says_what_would(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = trainer_of(model_with(), tmp_path, eval_dataset=PAIRS)
+    monkeypatch.setattr(training, "predictions", full)
+    with pytest.raises(BadInput, match=r"batch of 2 does not fit .* a batch of 1 takes about half"):
+        getattr(trainer, act)()
+
+
 def test_the_seeds_own_calls_work(tmp_path: Path) -> None:
     engram_model = model_with(gate_type="content-based")
     engram_model.name_or_path = ""
