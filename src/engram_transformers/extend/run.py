@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from engram_transformers.api import Host
@@ -114,7 +113,7 @@ def train_memory(
             standing.enter_context(attach(host.model, memory))
         trainer = _trainer(host, schedule, facts, held_out, folder, packing=options.packing)
         trainer.add_callback(_Telling(told, said))
-        with _told_apart(folder, trainer):
+        with _what_is_left(trainer):
             before = trainer.evaluate() if held_out else {}
             trainer.train(resume_from_checkpoint=resume)
             after = trainer.evaluate() if held_out else {}
@@ -138,33 +137,17 @@ def train_memory(
 
 
 @contextmanager
-def _told_apart(folder: Path, trainer: EngramTrainer) -> Iterator[None]:
-    """What went wrong in a training, with what is left of it and what would go."""
+def _what_is_left(trainer: EngramTrainer) -> Iterator[None]:
+    """What went wrong in a training, with what is left of it."""
     try:
         yield
     except TrainingDiverged as error:
-        last = last_complete(folder)
         left = (
-            f"{last} is the last good checkpoint, a memory like any other"
-            if last
-            else "there was no checkpoint yet"
+            f"{trainer.good} is the last good checkpoint, a memory like any other"
+            if trainer.good
+            else "there was no good checkpoint yet"
         )
         raise TrainingDiverged(f"{error}; {left}; begin anew in another folder") from error
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        batch = trainer.args.per_device_train_batch_size
-        fits = f"a batch of {batch // 2} takes about half" if batch > 1 else "use a smaller host"
-        raise BadInput(
-            f"a step with a batch of {batch} does not fit into the memory that is free on "
-            f"{trainer.adapter.device}; {fits}"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The allocator of the CPU has no error of its own.
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "allocate memory" in str(error)
 
 
 def _memories(host: Host, options: Options) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from engram_transformers.errors import StoreError
 
 
-def replace_file(path: Path, parts: Iterable[bytes]) -> None:
+def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write `parts` to `path` so that a kill or a power cut leaves the old file or the new one.
 
     Only the holder of the directory's lock may call this: the temporary name is always the same,
@@ -27,7 +27,7 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
         raise StoreError(f"{path} could not be written: {error.strerror or error}") from error
 
 
-def _write_new(path: Path, parts: Iterable[bytes]) -> None:
+def _write_new(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     path.unlink(missing_ok=True)
     # Exclusive creation never follows a link that somebody else put there.
     with path.open("xb") as file:

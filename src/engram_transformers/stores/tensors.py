@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
 from engram_transformers.errors import BadInput
@@ -75,11 +76,17 @@ class Layout:
 
 def pack(delta: Mapping[str, torch.Tensor]) -> Packed:
     """The bytes of a delta; `BadInput` for what safetensors cannot hold."""
+    header, parts = in_parts(delta)
+    return Packed(header, b"".join(parts))
+
+
+def in_parts(delta: Mapping[str, torch.Tensor]) -> tuple[str, list[memoryview]]:
+    """As `pack`, but the data of each tensor where it is, not copied."""
     signature = tuple(
         (name, _code(name, value), tuple(value.shape)) for name, value in delta.items()
     )
     layout = plan(signature)
-    return Packed(layout.header, b"".join(_raw(delta[slot.name]) for slot in layout.slots))
+    return layout.header, [_raw(delta[slot.name]) for slot in layout.slots]
 
 
 def _code(name: str, value: torch.Tensor) -> str:
@@ -90,10 +97,11 @@ def _code(name: str, value: torch.Tensor) -> str:
     return CODES[value.dtype]
 
 
-def _raw(value: torch.Tensor) -> bytes:
+def _raw(value: torch.Tensor) -> memoryview:
+    flat = value.detach().reshape(-1)
     if value.dtype in NOT_IN_NUMPY:
-        value = value.detach().reshape(-1).view(torch.uint8)
-    return value.numpy(force=True).tobytes()
+        flat = flat.view(torch.uint8)
+    return flat.numpy(force=True).view(np.uint8).data
 
 
 @lru_cache(maxsize=4096)
@@ -134,14 +142,18 @@ def parse(header: str) -> Layout:
 
 def unpack(packed: Packed) -> dict[str, torch.Tensor]:
     """The delta that `pack` was given, bit for bit; `ValueError` if the bytes cannot be one."""
-    layout = parse(packed.header)
-    if layout.size != len(packed.data):
-        raise ValueError(f"a delta has {len(packed.data)} bytes in place of {layout.size}")
-    buffer = bytearray(packed.data)
-    return {slot.name: _tensor(buffer, slot) for slot in layout.slots}
+    return in_place(packed.header, memoryview(bytearray(packed.data)))
 
 
-def _tensor(buffer: bytearray, slot: Slot) -> torch.Tensor:
+def in_place(header: str, data: memoryview) -> dict[str, torch.Tensor]:
+    """As `unpack`, but the tensors are these bytes, which must be writable, and no copies."""
+    layout = parse(header)
+    if layout.size != len(data):
+        raise ValueError(f"a delta has {len(data)} bytes in place of {layout.size}")
+    return {slot.name: _tensor(data, slot) for slot in layout.slots}
+
+
+def _tensor(buffer: memoryview, slot: Slot) -> torch.Tensor:
     dtype, count = DTYPES[slot.code], slot.count
     if not count:
         return torch.empty(slot.shape, dtype=dtype)

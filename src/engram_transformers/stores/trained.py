@@ -30,14 +30,14 @@ def path_of(directory: Path, write: int) -> Path:
 
 def write_tensors(directory: Path, write: int, tensors: Mapping[str, Tensor]) -> str:
     """Put tensors on disk as those of a write, atomically; the checksum of what they are."""
-    from engram_transformers.stores.tensors import pack
+    from engram_transformers.stores.tensors import in_parts
 
-    packed = pack(tensors)
-    header = {"__metadata__": {"write": str(write)}, **json.loads(packed.header)}
+    described, parts = in_parts(tensors)
+    header = {"__metadata__": {"write": str(write)}, **json.loads(described)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    replace_file(path_of(directory, write), [len(text).to_bytes(8, "little"), text, packed.data])
-    return _checksum(text, packed.data)
+    replace_file(path_of(directory, write), [len(text).to_bytes(8, "little"), text, *parts])
+    return _checksum(text, *parts)
 
 
 def read_tensors(directory: Path, write: int, checksum: str) -> dict[str, Tensor]:
@@ -47,19 +47,18 @@ def read_tensors(directory: Path, write: int, checksum: str) -> dict[str, Tensor
         FileNotFoundError: they are not there, or not any more.
         StoreDamaged: they are not those that the write put there.
     """
-    from engram_transformers.stores.records import Packed
-    from engram_transformers.stores.tensors import unpack
+    from engram_transformers.stores.tensors import in_place
 
     path = path_of(directory, write)
-    raw = path.read_bytes()
+    raw = _read(path)
     size = int.from_bytes(raw[:8], "little")
-    text, data = raw[8 : 8 + size], raw[8 + size :]
+    text, data = bytes(raw[8 : 8 + size]), raw[8 + size :]
     if _checksum(text, data) != checksum:
         raise StoreDamaged(f"{path} is damaged: it is not what write {write} put there")
     try:
         header = json.loads(text)
         header.pop("__metadata__")
-        return unpack(Packed(json.dumps(header), data))
+        return in_place(json.dumps(header), data)
     except (ValueError, LookupError, AttributeError) as error:
         raise StoreDamaged(f"{path} is damaged: {error}") from error
 
@@ -73,5 +72,15 @@ def sweep(directory: Path, *, keep: int | None) -> None:
                 each.unlink()
 
 
-def _checksum(text: bytes, data: bytes) -> str:
-    return f"{zlib.crc32(data, zlib.crc32(text)):08x}"
+def _read(path: Path) -> memoryview:
+    # Writable, and read once: the tensors stay where they are read to.
+    raw = bytearray(path.stat().st_size)
+    with path.open("rb") as file:
+        return memoryview(raw)[: file.readinto(raw)]
+
+
+def _checksum(*parts: bytes | memoryview) -> str:
+    found = 0
+    for part in parts:
+        found = zlib.crc32(part, found)
+    return f"{found:08x}"

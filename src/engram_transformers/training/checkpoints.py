@@ -58,10 +58,16 @@ def is_complete(folder: Path) -> bool:
     return (folder / FILE).is_file() and (folder / "trainer_state.json").is_file()
 
 
-def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder that was written to its end."""
+def last_complete(folder: Path, *, before: Path | None = None) -> Path | None:
+    """The newest checkpoint in a folder that was written to its end, or the newest before one."""
     found = [each for each in folder.glob("checkpoint-*") if is_complete(each)]
-    return max(found, key=lambda each: int(each.name.rpartition("-")[2]), default=None)
+    if before is not None:
+        found = [each for each in found if _step(each) < _step(before)]
+    return max(found, key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _parts(tensors: Mapping[str, Tensor], groups: list[Any]) -> list[dict[str, Any]]:

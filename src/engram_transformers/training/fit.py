@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -36,6 +36,7 @@ from engram_transformers.training.batches import (
 from engram_transformers.training.examples import Example, trials_of
 from engram_transformers.training.joint import optimizer_of
 from engram_transformers.training.rate import shares
+from engram_transformers.training.room import within_memory
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.types import Fact
 
@@ -78,8 +79,9 @@ def fit(
         progress: is told how many of how many steps are done.
 
     Raises:
+        BadInput: a step does not fit into memory.
         TrainingDiverged: the loss or a gradient was no number; the memory has the tensors that it
-            had when that epoch began.
+            had when that epoch began or, where these gave no number, when the one before did.
     """
     facts, schedule = list(facts), schedule or memory.schedule
     if isinstance(memory, Expecting):
@@ -92,7 +94,8 @@ def fit(
     # What is taught shall be known; whether the route lets it through is for the check to see.
     unrouted = memory.unrouted() if isinstance(memory, Routable) else nullcontext()
     ours = alone(adapter.model, memory.parameters())
-    with ours, torch.enable_grad(), unrouted, by_rows as tables:
+    fitting = within_memory(batch=schedule.batch, device=adapter.device)
+    with fitting, ours, torch.enable_grad(), unrouted, by_rows as tables:
         run = _Run(adapter, memory, schedule, trials, tables=tables)
         return run.until_exact(progress)
 
@@ -125,6 +128,10 @@ class _Run:
         self.order = torch.Generator().manual_seed(schedule.seed)
         self.done, self.exact = 0, 0.0
         self.losses: list[float] = []
+        self.good: dict[str, Tensor] = {}
+        "The memory's tensors when an epoch began, once they gave a loss that is a number."
+        self.kept = 1
+        "That epoch."
 
     def until_exact(self, progress: Callable[[int, int], None]) -> Fit:
         started = time.perf_counter()
@@ -149,11 +156,10 @@ class _Run:
         return sum(len(batch.sizes) for batch in self.batches)
 
     def _epoch(self, progress: Callable[[int, int], None]) -> None:
-        good = copied(self.memory)
         loss, exact, weight = 0.0, 0, 0
-        for i in torch.randperm(len(self.batches), generator=self.order).tolist():
+        for n, i in enumerate(torch.randperm(len(self.batches), generator=self.order).tolist()):
             batch = self.batches[i]
-            one, right = self._step(batch, good=good)
+            one, right = self._step(batch, first=n == 0)
             loss, weight = loss + one * len(batch.wanted), weight + len(batch.wanted)
             exact += right
             self.done += 1
@@ -161,7 +167,7 @@ class _Run:
         self.losses.append(loss / weight)
         self.exact = exact / self._questions
 
-    def _step(self, batch: Batch, *, good: Mapping[str, Tensor]) -> tuple[float, int]:
+    def _step(self, batch: Batch, *, first: bool) -> tuple[float, int]:
         """One step: the loss before it, and how many answers were exact."""
         logits = predictions(self.adapter, self.late, batch)
         loss = functional.cross_entropy(logits, batch.wanted)
@@ -172,17 +178,25 @@ class _Run:
         try:
             if not math.isfinite(value):
                 raise TrainingDiverged("the loss is no number")
+            if first:
+                self._keep()
             self.optimizer.step()
         except TrainingDiverged:
-            self._diverged(good)
+            self._diverged()
         self.rate.step()
         return value, exact_in(logits, batch)
 
-    def _diverged(self, good: Mapping[str, Tensor]) -> None:
-        self.memory.load_state_dict(good)
+    def _keep(self) -> None:
+        self.good.clear()  # first, so that no two copies are held
+        self.good, self.kept = copied(self.memory), len(self.losses) + 1
+
+    def _diverged(self) -> None:
+        if self.good:  # else no step was taken
+            self.memory.load_state_dict(self.good)
         raise TrainingDiverged(
             f"the loss was no number any more in epoch {len(self.losses) + 1}; the memory is as it "
-            f"was before that epoch. Use a learning_rate below {self.schedule.learning_rate:g}."
+            f"was before epoch {self.kept}. "
+            f"Use a learning_rate below {self.schedule.learning_rate:g}."
         )
 
 

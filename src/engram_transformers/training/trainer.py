@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +42,7 @@ from engram_transformers.training.batches import (
     predictions,
 )
 from engram_transformers.training.checkpoints import (
+    is_complete,
     last_complete,
     read_random,
     read_state,
@@ -51,6 +52,7 @@ from engram_transformers.training.examples import Example, examples_of, facts_in
 from engram_transformers.training.fit import alone
 from engram_transformers.training.joint import optimizer_of
 from engram_transformers.training.rate import WARM_UP
+from engram_transformers.training.room import within_memory
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.training.saved import described, load_memories, save_memories
 from engram_transformers.training.together import Together
@@ -103,6 +105,9 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
 
     optimizer: Any
     control: Any
+    good: Path | None = None
+    "The newest checkpoint of this training whose tensors gave a loss that is a number."
+    _newest: Path | None = None
 
     def __init__(
         self,
@@ -197,21 +202,37 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         """Train; `True` goes on from the newest checkpoint that was written to its end.
 
         Raises:
-            TrainingDiverged: the loss or a gradient is no number; the tensors are those before
-                that step, and all checkpoints are kept.
+            BadInput: there is nothing to resume, or a step does not fit into memory.
+            TrainingDiverged: a gradient is no number, and the tensors are those before that step;
+                or the loss is none, and they are those of the last good checkpoint, if there is
+                one. All checkpoints are kept.
         """
-        if resume_from_checkpoint is True:
-            found = last_complete(Path(self.args.output_dir))
-            if found is None:
-                raise BadInput(f"there is no complete checkpoint in {self.args.output_dir}")
-            resume_from_checkpoint = str(found)
-        with ExitStack() as self._stack:
+        resume_from_checkpoint = self._resumed(resume_from_checkpoint)
+        with self._fitting(), ExitStack() as self._stack:
             self._stack.enter_context(self.together.unrouted())
             if self.freeze_base:
                 self._stack.enter_context(alone(self.model, self.together.parameters()))
                 for each in filter(None, (self.train_dataset, self.eval_dataset)):
                     keep_below(each.late, each.batches)
-            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **how)
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **how)
+
+    def _fitting(self) -> AbstractContextManager[None]:
+        batch = self.args.per_device_train_batch_size
+        return within_memory(batch=batch, device=self.adapter.device)
+
+    def _resumed(self, given: str | bool | None) -> str | None:
+        """The checkpoint to go on from."""
+        self.good, self._newest = None, None
+        if given is True:
+            folder = Path(self.args.output_dir)
+            self._newest = last_complete(folder)
+            if self._newest is None:
+                raise BadInput(f"there is no complete checkpoint in {folder}")
+            # From all before it the training went on.
+            self.good = last_complete(folder, before=self._newest)
+        elif given:
+            self._newest = Path(given)
+        return None if self._newest is None else str(self._newest)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """One optimiser for all: by row where there are tables, AdamW without decay elsewhere."""
@@ -245,10 +266,23 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         loss = functional.cross_entropy(logits, batch.wanted) + self.together.penalty()
         if not math.isfinite(float(loss.detach())):
             raise TrainingDiverged(
-                f"the loss is no number any more at step {self.state.global_step}; the memory is "
-                f"as it was before that step. Use a learning_rate below {self.args.learning_rate:g}"
+                f"the loss is no number any more at step {self.state.global_step}; {self._back()}. "
+                f"Use a learning_rate below {self.args.learning_rate:g}"
             )
+        self.good = self._newest
         return (loss, logits) if return_outputs else loss
+
+    def _back(self) -> str:
+        """Go back to the last good checkpoint; what the memory then is.
+
+        The tensors that gave no number are those after the last step, and may have been saved.
+        """
+        if not self.state.global_step:
+            return "the memory is as it was"
+        if not self.freeze_base or self.good is None or not is_complete(self.good):
+            return "there is no good checkpoint to go back to, and the memory is spoilt"
+        self._load_from_checkpoint(str(self.good))
+        return f"the memory is that of {self.good.name}"
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As ever, with the length of the memories' gradient."""
@@ -273,10 +307,11 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         training = self.model.training
         self.model.eval()
         loss, tokens, exact = 0.0, 0, 0
-        for batch in held_out.batches:
-            logits = predictions(self.adapter, held_out.late, batch)
-            loss += float(functional.cross_entropy(logits, batch.wanted, reduction="sum"))
-            tokens, exact = tokens + len(batch.wanted), exact + exact_in(logits, batch)
+        with self._fitting():
+            for batch in held_out.batches:
+                logits = predictions(self.adapter, held_out.late, batch)
+                loss += float(functional.cross_entropy(logits, batch.wanted, reduction="sum"))
+                tokens, exact = tokens + len(batch.wanted), exact + exact_in(logits, batch)
         self.together.penalty()  # what these passes left is part of no step's loss
         self.model.train(training)
         found = {
@@ -314,6 +349,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         write_state(Path(output_dir), self.optimizer, self.lr_scheduler)
+        self._newest = Path(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -16,6 +16,7 @@ from engram_transformers.attaching import attach, attached, detach
 from engram_transformers.extend import run as running
 from engram_transformers.registry import kind_of
 from engram_transformers.training.trainer import EngramTrainer
+from hosts import tiny, tiny_tokenizer
 
 FAST = ("--set", "rows=500", "--set", "width=8", "--set", "heads=4", "--lr", "0.03", "--batch", "2")
 
@@ -203,6 +204,23 @@ def test_a_loss_that_is_no_number_stops_it_and_the_last_good_checkpoint_is_named
     assert last == f"nan/checkpoint-{newest}" and newest <= 8
     assert engram("ask", "Which port does billing use?", "-M", last).status == 0
     assert not Path("nan/memory").exists()
+
+
+def test_the_good_checkpoint_is_not_the_one_that_gives_no_numbers(engram: Any, facts: Path) -> None:
+    tiny("gpt2").save_pretrained("gpt2")
+    tiny_tokenizer().save_pretrained("gpt2")
+    wild = ("--set", "layers=[0,1]", "--set", "rows=200", "--epochs", "25", "--lr", "1e12")
+    done = engram("train", str(facts), "-o", "nan", "-m", "gpt2", *wild)
+    assert done.status == 1
+    [last] = re.findall(r"nan/checkpoint-[0-9]+", done.err.splitlines()[-1])
+    numbers = {}
+    for path in Path("nan").glob("checkpoint-*"):
+        host = load("gpt2")
+        load_engram(host.model, path, tokenizer=host.tokenizer)
+        with torch.no_grad():
+            logits = host.model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
+        numbers[str(path)] = bool(logits.isfinite().all())
+    assert sorted(numbers.values()) == [False, True] and numbers[last]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,32 @@ def test_a_full_disk_leaves_the_old_tensors(
         with pytest.raises(StoreError, match="no space"):
             store.commit("teach", add=facts("b"), tensors=tensors(2))
     assert equal(store.tensors(), 1) and len(store.facts()) == 1
+
+
+def test_a_large_table_is_not_copied_on_its_way(store: Directory) -> None:
+    table = {"table": torch.ones(1 << 20), "bias": torch.ones(3)}
+    peaks = []
+    for work in (lambda: store.commit("teach", tensors=table), store.tensors):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1] / table["table"].nbytes)
+        tracemalloc.stop()
+    # What is read is held once.
+    assert peaks[0] < 0.1 and peaks[1] < 1.1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.arange(12.0).reshape(3, 4).T,
+        torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True),
+        torch.tensor(True),
+        torch.zeros(0, 4),
+    ],
+)
+def test_any_tensor_comes_back_and_can_be_changed(store: Directory, given: torch.Tensor) -> None:
+    store.commit("teach", tensors={"it": given, "more": torch.ones(1)})
+    found = (store.tensors() or {})["it"]
+    assert found.dtype == given.dtype and torch.equal(found, given)
+    found.zero_()
+    assert torch.equal((store.tensors() or {})["it"], given)

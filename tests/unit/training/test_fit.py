@@ -101,6 +101,51 @@ def test_a_rate_far_too_high_ends_in_numbers_or_in_an_error(memory: Any) -> None
     assert all(bool(value.isfinite().all()) for value in memory.state_dict().values())
 
 
+def test_what_comes_back_was_seen_to_give_numbers() -> None:
+    host = host_of("gpt2")
+    memory = fresh("engram", host)
+    with attach(host.model, memory):
+        # One batch an epoch: the copy that the second begins with is spoilt already.
+        with pytest.raises(TrainingDiverged, match=r"epoch 2.*before epoch 1\."):
+            fit(host.adapter, host.tokens, memory, FACTS, schedule=Schedule(1e25, 3, 8, 0))
+        with torch.no_grad():
+            trials = trials_of(FACTS, host.tokens)
+            logits = [host.model(torch.tensor([each.prompt])).logits for each in trials]
+    assert all(bool(each.isfinite().all()) for each in logits)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_a_step_that_does_not_fit_says_what_would(
+    memory: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(training, "predictions", full)
+    with pytest.raises(BadInput, match=r"batch of 4 does not fit .* on cpu; a batch of 2"):
+        train(memory)
+    with pytest.raises(BadInput, match="use a smaller host"):
+        train(memory, Schedule(1e-3, 1, 1, 0))
+
+
+def test_what_has_nothing_to_do_with_memory_is_raised_as_it_is(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any) -> Any:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(training, "predictions", wrong)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        train(memory)
+
+
 def test_the_host_is_left_as_it_was(memory: Any) -> None:
     HOST.model.train()
     first = next(HOST.model.parameters())

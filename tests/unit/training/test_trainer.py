@@ -174,7 +174,7 @@ def test_the_host_is_trained_too_where_it_is_not_frozen(tmp_path: Path) -> None:
     assert (tmp_path / "memory" / "host" / "model.safetensors").is_file()
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step(
+def test_a_loss_that_is_no_number_stops_it_and_the_last_good_tensors_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
@@ -189,8 +189,55 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
     with pytest.raises(TrainingDiverged, match=r"step 2.*learning_rate below 0\.03"):
         trainer.train()
     now = tensors_of(trainer)
-    assert all(torch.equal(kept[2][name], now[name]) for name in now)
+    # The tensors after the second step gave no number, and so are not the good ones.
+    assert all(torch.equal(kept[1][name], now[name]) for name in now)
     assert last_complete(tmp_path) == tmp_path / "checkpoint-2"
+    assert trainer.good == tmp_path / "checkpoint-1"
+
+
+def gives_numbers(model: Any) -> bool:
+    asked = [TOKENIZER(fact.prompt, return_tensors="pt")["input_ids"] for fact in FACTS]
+    with torch.no_grad():
+        return all(bool(model(ids).logits.isfinite().all()) for ids in asked)
+
+
+def test_after_a_rate_far_too_high_the_good_checkpoint_and_the_memory_give_numbers(
+    tmp_path: Path,
+) -> None:
+    how = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+    args = arguments(tmp_path, learning_rate=1e12, **how)
+    model = model_with("gpt2")
+    trainer = trainer_of(model, tmp_path, args=args)
+    with pytest.raises(TrainingDiverged, match=r"at step 2; the memory is that of checkpoint-1\."):
+        trainer.train()
+    assert trainer.good == tmp_path / "checkpoint-1" and gives_numbers(model)
+    for name, good in (("checkpoint-1", True), ("checkpoint-2", False)):
+        loaded = load_engram(tiny("gpt2"), tmp_path / name, tokenizer=TOKENIZER)
+        assert gives_numbers(loaded) == good
+    again = trainer_of(model_with("gpt2"), tmp_path, args=args)
+    with pytest.raises(TrainingDiverged, match="checkpoint-1"):
+        again.train(resume_from_checkpoint=True)
+
+
+def test_where_no_checkpoint_is_good_it_says_so(tmp_path: Path) -> None:
+    model = model_with("gpt2")
+    trainer = trainer_of(model, tmp_path, args=arguments(tmp_path, learning_rate=1e12))
+    with pytest.raises(TrainingDiverged, match=r"no good checkpoint.*spoilt"):
+        trainer.train()
+    assert trainer.good is None and not gives_numbers(model)
+
+
+@pytest.mark.parametrize("act", ["train", "evaluate"])
+def test_a_step_that_does_not_fit_says_what_would(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = trainer_of(model_with(), tmp_path, eval_dataset=PAIRS)
+    monkeypatch.setattr(training, "predictions", full)
+    with pytest.raises(BadInput, match=r"batch of 2 does not fit .* a batch of 1 takes about half"):
+        getattr(trainer, act)()
 
 
 def test_the_seeds_own_calls_work(tmp_path: Path) -> None:

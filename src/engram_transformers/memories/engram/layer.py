@@ -12,6 +12,7 @@ Everything is computed in float32, whatever the host's type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ EPS = 1e-6
 "Below the root of every norm."
 PRODUCTS = 1 << 24
 "Numbers that are held at once in looking for rows by content."
+DRAWN = 1 << 20
+"Numbers that are drawn at once to be thrown away; torch draws sixteen together."
 LEAST = 1e-6
 "Of what the signed root is taken; its slope is bounded by that."
 
@@ -79,6 +82,9 @@ class Layer(nn.Module):
         read, width = slots * plan.width, plan.width
 
         def drawn(*shape: int, size: float) -> nn.Parameter:
+            if not size:
+                _pass_over(math.prod(shape), noise)
+                return nn.Parameter(torch.zeros(shape))
             return nn.Parameter(torch.randn(shape, generator=noise) * size)
 
         # Rows of nothing: an n-gram that was never trained adds exactly nothing.
@@ -249,6 +255,13 @@ def nearest(asked: Tensor, table: Tensor, count: int) -> Tensor:
     some = max(1, PRODUCTS // len(table))
     parts = torch.split(asked, some)
     return torch.cat([(part @ table.T).topk(count).indices for part in parts])
+
+
+def _pass_over(count: int, noise: torch.Generator) -> None:
+    """Draw as many numbers as a tensor has, and keep none: what is drawn next is as ever."""
+    blocks = max(1, count // DRAWN)
+    for block in range(blocks):
+        torch.randn(DRAWN if block < blocks - 1 else count - block * DRAWN, generator=noise)
 
 
 def _normed(x: Tensor, gain: Tensor) -> Tensor:

@@ -54,15 +54,20 @@ def sized(config: EngramConfig, memory_size: int) -> EngramConfig:
 
     Spans have as many rows as they need, and their configuration stays as it is.
     """
-    tables = 1
-    if config.layout in VARIANTS:
-        tables = len(config.orders or VARIANTS[config.layout].orders) * config.heads
+    tables = tables_of(config)
     if not isinstance(memory_size, int) or memory_size < tables:
         raise BadInput(
             f"memory_size is {memory_size!r}; use a number of rows: {tables} tables need a row "
             "each at least"
         )
     return replace(config, rows=memory_size // tables)
+
+
+def tables_of(config: EngramConfig) -> int:
+    """Tables of each layer."""
+    if config.layout not in VARIANTS:
+        return 1
+    return len(config.orders or VARIANTS[config.layout].orders) * config.heads
 
 
 def plans_of(config: EngramConfig, adapter: Adapter, tokens: HostTokens) -> Plans:
