@@ -6,8 +6,8 @@ memory does alone, `unrelated` what memories do on ten thousand prompts that are
 `engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
 the rank-one memory beside another library's methods, `edits` the memories that write one edit at a
 time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in by
-`introspect memory-inject`, `studies` which studies were run; these have pages of their own,
-`docs/studies/NAME.md`.
+`introspect memory-inject`, `gates` how well learned gates tell look-ups, `studies` which studies
+were run; these have pages of their own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import edit_order, memoir_layers, memoir_tables
+from benchmarks import edit_order, gates, memoir_layers, memoir_tables
 from benchmarks.easyedit_table import tables as easyedit_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.injection import FACTS, grouped
@@ -46,6 +46,7 @@ PAGES = (
     "evaluation",
     "studies",
     "introspection",
+    "routing",
     "memories/engram",
     "memories/codebook",
     "memories/memoir",
@@ -76,6 +77,7 @@ def main() -> None:
         "engram_time": engram_time_tables(),
         "easyedit": stored("easyedit", easyedit_tables),
         "studies": studies_table(),
+        "gates": stored("gates", gates.table),
         "edits": edits_table(),
         "memoir": memoir_table(),
         "rank_one": rank_one_table(),
