@@ -31,7 +31,7 @@ from benchmarks.unrelated import tables as unrelated_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
-from engram_transformers.studies.page import markdown
+from engram_transformers.studies.page import given, markdown
 from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
@@ -157,13 +157,16 @@ def _hash_table(found: dict[str, Any]) -> str:
 
 
 def studies_table() -> str:
-    """The studies that have been run, each with its page."""
-    lines = ["| page | question | units done |", "|---|---|---|"]
+    """The studies that have been run, each with its page and what its units were."""
+    lines = [
+        "| page | question | options, where not the defaults | units done |",
+        "|---|---|---|---|",
+    ]
     for page in studies():
         found = read_result(STUDIES / page.stem)
-        units = found["units"]
+        units, options = found["units"], ", ".join(f"`{each}`" for each in given(found))
         lines.append(
-            f"| [{page.stem}](studies/{page.name}) | {found['question']} | "
+            f"| [{page.stem}](studies/{page.name}) | {found['question']} | {options} | "
             f"{units['done']} of {units['planned']} |"
         )
     return "\n".join(lines)

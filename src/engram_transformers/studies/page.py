@@ -51,6 +51,15 @@ def aside(result: Mapping[str, Any], folder: Path) -> Aside:
     return Aside(folder.name, _title(result, folder), result["question"], "".join(parts))
 
 
+def given(result: Mapping[str, Any]) -> Iterator[str]:
+    """Each option that is not the study's default, as `--set` takes it."""
+    usual = asdict(study_named(result["study"]).Options())
+    for name, value in result["options"].items():
+        text = json.dumps(value)
+        if name not in usual or text != json.dumps(usual[name]):
+            yield f"{name}={value if isinstance(value, str) else text}"
+
+
 def figure(value: float) -> str:
     """Four digits, thousands apart, never an exponent."""
     if abs(value) >= 1000:
@@ -129,18 +138,9 @@ def _command(result: Mapping[str, Any], folder: Path, page: Path) -> str:
     """The command line that makes the result and its page, run where both are below."""
     root = os.path.commonpath([folder, page])
     places = (os.path.relpath(path, root) for path in (folder, page))
-    given = [part for each in _given(result) for part in ("--set", each)]
+    sets = [part for each in given(result) for part in ("--set", each)]
     put = [part for each in zip(("-o", "--page"), places, strict=True) for part in each]
-    return shlex.join(["engram", "study", result["study"], *given, *put])
-
-
-def _given(result: Mapping[str, Any]) -> Iterator[str]:
-    """Each option that is not the study's default, as `--set` takes it."""
-    usual = asdict(study_named(result["study"]).Options())
-    for name, value in result["options"].items():
-        text = json.dumps(value)
-        if name not in usual or text != json.dumps(usual[name]):
-            yield f"{name}={value if isinstance(value, str) else text}"
+    return shlex.join(["engram", "study", result["study"], *sets, *put])
 
 
 def _shown(value: Any) -> str:
