@@ -24,6 +24,7 @@ from engram_transformers.training.gate_prompts import held_out_prompts, training
 
 RESULT = Path(__file__).parent / "results" / "gates.json"
 WIDTHS = {"net": None, "logistic": 0}
+SCORES = ("precision", "recall", "calibration_error")
 
 
 def main() -> None:
@@ -64,11 +65,11 @@ def table(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         groups.setdefault((row["gate"], row.get("layer")), []).append(row)
     for (gate, layer), rows in groups.items():
-        trained = layer is not None
-        cells = [_reach([row[name] for row in rows]) for name in ("precision", "recall")]
-        cells.append(_reach([row["calibration_error"] for row in rows]) if trained else "")
-        place = [str(layer), len(rows)] if trained else ["", ""]
-        lines.append(f"| {gate} | {place[0]} | {' | '.join(cells)} | {place[1]} |")
+        cells = [_reach([row[name] for row in rows]) for name in SCORES]
+        if layer is None:  # rules have scores that are no probabilities, and no seeds
+            lines.append(f"| {gate} | | {cells[0]} | {cells[1]} | | |")
+        else:
+            lines.append(f"| {gate} | {layer} | {' | '.join(cells)} | {len(rows)} |")
     drawn = found["drawn"]
     told = (
         f"Trained on {drawn['trained']} prompts, calibrated with {drawn['calibrated']}, scored on "

@@ -1,13 +1,14 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
-`<!-- results: compare -->` holds the comparison of memories, `main` and `speed` what the lookup
-memory does alone, `unrelated` what memories do on ten thousand prompts that are none of theirs,
-`edit_order` what they do with edits that contradict one another or are taken back,
-`engram_peft` the Engram memory beside another library's, `engram_time` what it costs, `easyedit`
-the rank-one memory beside another library's methods, `edits` the memories that write one edit at a
-time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in by
-`introspect memory-inject`, `gates` how well learned gates tell look-ups, `studies` which studies
-were run; these have pages of their own, `docs/studies/NAME.md`.
+`<!-- results: compare -->` holds the comparison of memories, `keyed` that on facts keyed by an
+entity or a user, `main` and `speed` what the lookup memory does alone, `unrelated` what memories
+do on ten thousand prompts that are none of theirs, `edit_order` what they do with edits that
+contradict one another or are taken back, `engram_peft` the Engram memory beside another library's,
+`engram_time` what it costs, `easyedit` the rank-one memory beside another library's methods,
+`edits` the memories that write one edit at a time, `memoir` and what begins like it the MEMOIR
+memory alone, `injection` facts put in by `introspect memory-inject`, `gates` how well learned
+gates tell look-ups, `studies` which studies were run; these have pages of their
+own, `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
 python -m benchmarks.report --check    fail if one is out of date
@@ -53,6 +54,7 @@ PAGES = (
     "memories/rank_one",
 )
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
+KEYED = ("entity_keyed", "user_preferences")
 TITLES = {
     "zsre": "ZsRE",
     "wikibigedit": "WikiBigEdit",
@@ -73,6 +75,7 @@ def main() -> None:
         "speed": speed_table(),
         "failures": failures(),
         "compare": compare_table(),
+        "keyed": compare_table(keyed=True),
         "engram_peft": stored("engram_peft", engram_peft_tables),
         "engram_time": engram_time_tables(),
         "easyedit": stored("easyedit", easyedit_tables),
@@ -246,10 +249,14 @@ def speed_table() -> str:
     return f"| measured | median (quartiles) |\n|---|---|\n{table}\n\n{_origin(speed)}"
 
 
-def compare_table() -> str:
-    """The memories beside each other, as `engram report` shows them at a glance."""
+def compare_table(*, keyed: bool = False) -> str:
+    """The memories beside each other, as `engram report` shows them at a glance.
+
+    Facts keyed by an entity or a user have a table of their own: one of all is wide enough.
+    """
     found = read_results(COMPARED) if COMPARED.is_dir() else []
-    return master_table(found) if found else "not measured yet"
+    some = [one for one in found if (one["task"] in KEYED) == keyed]
+    return master_table(some) if some else "not measured yet"
 
 
 EDIT_COLUMNS = {
