@@ -14,7 +14,13 @@ import pytest
 
 from engram_transformers.cli.eval import option
 from engram_transformers.cli.main import main
-from engram_transformers.errors import BadInput, StoreDamaged, StoreError, UnsupportedCall
+from engram_transformers.errors import (
+    BadInput,
+    DataMissing,
+    StoreDamaged,
+    StoreError,
+    UnsupportedCall,
+)
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.catalogue import STUDIES, studies, study_named
@@ -263,6 +269,20 @@ def test_every_study_explains_itself() -> None:
         assert meanings(study.Options).keys() == study.Options.__dataclass_fields__.keys()
     with pytest.raises(BadInput, match="did you mean 'scratch'"):
         study_named("scratsh")
+
+
+STORED = Path(__file__).parents[3] / "benchmarks" / "results" / "studies"
+
+
+@pytest.mark.parametrize("folder", sorted(STORED.iterdir()), ids=lambda folder: folder.name)
+def test_stored_units_are_still_those_that_their_options_ask_for(folder: Path) -> None:
+    result = read_result(folder)
+    study = study_named(result["study"])
+    try:
+        units = study.plan(configured(study.Options, result["options"]))
+    except DataMissing as missing:
+        pytest.skip(str(missing))
+    assert len(all_kept(folder, units)) >= result["units"]["done"] > 0
 
 
 def test_intervals_of_few_runs_are_students() -> None:
