@@ -1,12 +1,13 @@
 """Turns the stored results into the tables of the README and of pages in docs.
 
-`<!-- results: compare -->` holds the comparison of memories, `glance` a part of it, `main` and
-`speed` what the lookup memory does alone, `unrelated` what memories do on ten thousand prompts that
-are none of theirs, `edit_order` what they do with edits that contradict one another or are taken
-back, `engram_peft` the Engram memory beside another library's, `engram_time` what it costs,
-`easyedit` the rank-one memory beside another library's methods, `edits` the memories that write one
-edit at a time, `memoir` and what begins like it the MEMOIR memory alone, `injection` facts put in
-by `introspect memory-inject`, `studies` which studies were run; these have pages of their own,
+`<!-- results: compare -->` holds the comparison of memories, `glance` a part of it, `keyed` that on
+facts keyed by an entity or a user, `main` and `speed` what the lookup memory does alone,
+`unrelated` what memories do on ten thousand prompts that are none of theirs, `edit_order` what they
+do with edits that contradict one another or are taken back, `engram_peft` the Engram memory beside
+another library's, `engram_time` what it costs, `easyedit` the rank-one memory beside another
+library's methods, `edits` the memories that write one edit at a time, `memoir` and what begins like
+it the MEMOIR memory alone, `injection` facts put in by `introspect memory-inject`, `gates` how well
+learned gates tell look-ups, `studies` which studies were run; these have pages of their own,
 `docs/studies/NAME.md`.
 
 python -m benchmarks.report            rewrite them
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import edit_order, memoir_layers, memoir_tables
+from benchmarks import edit_order, gates, memoir_layers, memoir_tables
 from benchmarks.easyedit_table import tables as easyedit_tables
 from benchmarks.engram_peft_table import tables as engram_peft_tables
 from benchmarks.injection import FACTS, grouped
@@ -31,7 +32,7 @@ from benchmarks.unrelated import tables as unrelated_tables
 from engram_transformers.evaluation.metrics import share
 from engram_transformers.evaluation.report import master_table
 from engram_transformers.evaluation.result import read_results
-from engram_transformers.studies.page import markdown
+from engram_transformers.studies.page import given, markdown
 from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,7 @@ PAGES = (
     "evaluation",
     "studies",
     "introspection",
+    "routing",
     "memories/engram",
     "memories/codebook",
     "memories/memoir",
@@ -54,6 +56,8 @@ PAGES = (
 GLANCE = ("zsre", "probes")
 "Tasks of the README, which has room for few."
 ORDER = ("zsre", "wikibigedit", "counterfact", "wikidata", "stack_faq", "keys")
+KEYED = ("entity_keyed", "user_preferences")
+"Tasks that have a table of their own: one of all is wide enough."
 TITLES = {
     "zsre": "ZsRE",
     "wikibigedit": "WikiBigEdit",
@@ -73,12 +77,14 @@ def main() -> None:
         "main": main_table(),
         "speed": speed_table(),
         "failures": failures(),
-        "compare": compare_table(),
-        "glance": compare_table(tasks=GLANCE),
+        "compare": compare_table(lambda task: task not in KEYED),
+        "glance": compare_table(lambda task: task in GLANCE),
+        "keyed": compare_table(lambda task: task in KEYED),
         "engram_peft": stored("engram_peft", engram_peft_tables),
         "engram_time": engram_time_tables(),
         "easyedit": stored("easyedit", easyedit_tables),
         "studies": studies_table(),
+        "gates": stored("gates", gates.table),
         "edits": edits_table(),
         "memoir": memoir_table(),
         "rank_one": rank_one_table(),
@@ -158,13 +164,16 @@ def _hash_table(found: dict[str, Any]) -> str:
 
 
 def studies_table() -> str:
-    """The studies that have been run, each with its page."""
-    lines = ["| page | question | units done |", "|---|---|---|"]
+    """The studies that have been run, each with its page and what its units were."""
+    lines = [
+        "| page | question | options, where not the defaults | units done |",
+        "|---|---|---|---|",
+    ]
     for page in studies():
         found = read_result(STUDIES / page.stem)
-        units = found["units"]
+        units, options = found["units"], ", ".join(f"`{each}`" for each in given(found))
         lines.append(
-            f"| [{page.stem}](studies/{page.name}) | {found['question']} | "
+            f"| [{page.stem}](studies/{page.name}) | {found['question']} | {options} | "
             f"{units['done']} of {units['planned']} |"
         )
     return "\n".join(lines)
@@ -244,11 +253,11 @@ def speed_table() -> str:
     return f"| measured | median (quartiles) |\n|---|---|\n{table}\n\n{_origin(speed)}"
 
 
-def compare_table(tasks: Sequence[str] = ()) -> str:
-    """The memories beside each other, as `engram report` shows them; on all tasks or on some."""
+def compare_table(wanted: Callable[[str], bool]) -> str:
+    """The memories beside each other on some tasks, as `engram report` shows them at a glance."""
     found = read_results(COMPARED) if COMPARED.is_dir() else []
-    found = [one for one in found if not tasks or one["task"] in tasks]
-    return master_table(found) if found else "not measured yet"
+    some = [one for one in found if wanted(one["task"])]
+    return master_table(some) if some else "not measured yet"
 
 
 EDIT_COLUMNS = {

@@ -97,6 +97,7 @@ def train_gate(
     layer: int | None = None,
     width: int | None = 0,
     seed: int = 0,
+    states: Tensor | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TrainedGate:
     """Train a gate for a host, on its own prompts unless others are given.
@@ -105,6 +106,8 @@ def train_gate(
         layer: the block whose output it reads; None: the one at two thirds of the host.
         width: units of its inner layer; 0: none, which was measured to be as good; None: a
             quarter of the host's states, as the third seed scaffolds it.
+        states: what `end_states` found behind this block for the prompts and the held-out ones
+            after them, where more than one gate is trained on them.
         progress: is told how many more prompts were read.
     """
     known = list(training_prompts() if prompts is None else prompts)
@@ -112,7 +115,9 @@ def train_gate(
     _check(known, others)
     layer = adapter.place("block_out", _late(adapter) if layer is None else layer).layer
     assert layer is not None
-    states = _states(adapter, tokens, [one.text for one in (*known, *others)], layer, progress)
+    if states is None:
+        texts = [one.text for one in (*known, *others)]
+        states = end_states(adapter, tokens, texts, layer=layer, progress=progress)
     labels = torch.tensor([float(one.lookup) for one in (*known, *others)])
     host = fingerprint(adapter.model, tokens.tokenizer)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -131,6 +136,23 @@ def train_gate(
         held_out=score(found, [one.lookup for one in others]),
         by_kind=_by_kind(found, others),
     )
+
+
+def end_states(
+    adapter: Adapter,
+    tokens: HostTokens,
+    texts: Sequence[str],
+    *,
+    layer: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """(texts, hidden): the state at the end of each behind a block, asked as a user asks."""
+    host, states = SilencedHost(adapter), []
+    for text in texts:
+        ids = np.array(tokens.prompt_ids(text, form=tokens.ask_form), np.int64)
+        states.append(host.state(ids, layer).cpu())
+        progress(1)
+    return torch.stack(states)
 
 
 def score(
@@ -161,22 +183,6 @@ def _check(known: Sequence[Labelled], others: Sequence[Labelled]) -> None:
 
 def _late(adapter: Adapter) -> int:
     return 2 * (len(adapter.layers) - 1) // 3
-
-
-def _states(
-    adapter: Adapter,
-    tokens: HostTokens,
-    texts: Sequence[str],
-    layer: int,
-    progress: Callable[[int], None],
-) -> Tensor:
-    """(texts, hidden): the state at the end of each, asked as a user asks."""
-    host, states = SilencedHost(adapter), []
-    for text in texts:
-        ids = np.array(tokens.prompt_ids(text, form=tokens.ask_form), np.int64)
-        states.append(host.state(ids, layer).cpu())
-        progress(1)
-    return torch.stack(states)
 
 
 def _train(gate: LearnedGate, states: Tensor, labels: Tensor) -> None:

@@ -43,7 +43,8 @@ def small(folder: Path) -> Options:
     return Options(
         layouts=("unigram", "deepseek", "qwen"), sets=("random", "user_preferences"),
         counts=(20,), sizes=(10, 1_000), trained=("deepseek", "span", "unigram"), keys=4,
-        rows=(3, 50), seeds=1, host=str(folder), layers=(0,), epochs=30, batch=4, width=8,
+        rows=(3, 50), crowds=(6,), crowded=(3,), seeds=1, host=str(folder), layers=(0,), epochs=30,
+        batch=4, width=8,
     )  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def test_another_hash_reads_other_rows_for_a_while(
 def test_a_whole_study(folder: Path) -> None:
     options, told = small(folder), []
     units = plan(options)
-    assert len(units) == 3 * 2 + 5 and len({unit.digest for unit in units}) == len(units)
+    assert len(units) == 3 * 2 + 5 + 2 and len({unit.digest for unit in units}) == len(units)
     done = [Done(u, measure(u, lambda *given: told.append(given)), 1.0, {}) for u in units]
     assert told
     found = conclude(options, done)
@@ -129,13 +130,21 @@ def test_a_whole_study(folder: Path) -> None:
     titles = [table.title for table in found.tables]
     assert titles[2:] == ["Recall of random keys", "Controls of recall"] and len(titles) == 4
     counts, _, recall, controls = found.tables
-    assert len(counts.rows) == 6 and len(recall.rows) == 5 and len(controls.rows) == 12
+    assert len(counts.rows) == 6 and len(recall.rows) == 7 and len(controls.rows) == 12
     assert all(row.low <= row.value <= row.high for table in found.tables for row in table.rows)
     by_name = {row.name: row.more for row in counts.rows}
     # Sixteen tables of a thousand rows hold twenty keys that differ in their last tokens.
     seen = by_name["qwen, 20 keys, 1,000 rows a table"]
     assert seen["told apart"] == seen["with an n-gram of their own"] > 0.5
-    assert [plot.name for plot in found.plots] == ["collisions", "recall"]
+    assert [plot.name for plot in found.plots] == ["collisions", "recall", "crowding"]
+    crowded = next(row for row in recall.rows if row.name == "unigram, 6 keys, 3 rows a table")
+    assert crowded.more["rows in all"] == 3 and crowded.more["keys for a row"] == 2
+    _, over_rows, crowding = (plot.panels[0] for plot in found.plots)
+    assert {one.label for one in over_rows.series} == {"deepseek", "span", "unigram"}
+    assert {one.label: [x for x, _ in one.points] for one in crowding.series}[
+        "unigram, 4 keys"
+    ] == [4 / 50, 4 / 3]
+    assert "at 0.08" in crowding.words
     some = conclude(options, done[:2])
     assert len(some.tables) == 1 and len(some.plots) == 1
 
@@ -145,10 +154,19 @@ def test_counting_and_training_have_settings_of_their_own(folder: Path) -> None:
     units = {unit.digest for unit in plan(options)}
     trained_longer = {unit.digest for unit in plan(replace(options, epochs=9))}
     more_rows = {unit.digest for unit in plan(replace(options, sizes=(10,)))}
-    assert len(units & trained_longer) == 6 and len(units & more_rows) == 5
+    assert len(units & trained_longer) == 6 and len(units & more_rows) == 7
+    # A crowd is so many keys, by whichever option they were asked for.
+    asked = replace(options, trained=("deepseek",), keys=6, rows=(3,), crowds=())
+    assert plan(asked)[-1].digest in units
 
 
 def test_bad_options() -> None:
-    for wrong in ({"layouts": ("span",)}, {"trained": ("x",)}, {"keys": 0}, {"values": "x"}):
+    for wrong in (
+        {"layouts": ("span",)},
+        {"trained": ("x",)},
+        {"keys": 0},
+        {"values": "x"},
+        {"crowds": (0,)},
+    ):
         with pytest.raises(BadInput):
             Options(**wrong)  # type: ignore[arg-type]

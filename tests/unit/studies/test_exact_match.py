@@ -80,6 +80,28 @@ def test_patterns_are_completed_as_plain_text(
     assert titles[0] == "patterns: answers said exactly" and len(titles) == 5
 
 
+def test_a_control_is_of_the_size_of_the_engram_on_the_same_facts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "taught", few)
+    options = Options(facts=170, late=1, epochs=2, asked=1, host=str(folder))
+    options = replace(options, ways=("engram, whole keys", "bottleneck, same size", "bottleneck"))
+    for units in (plan(replace(options, sets=(name,))) for name in options.sets):
+        engram, same, usual = (measure(unit, lambda *_: None)["parameters"] for unit in units)
+        assert abs(same - engram) < 0.01 * engram < abs(usual - engram)
+
+
+@pytest.mark.parametrize("way", ["engram, content", "engram, n-grams and content"])
+def test_rows_are_found_by_content(way: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "taught", few)
+    options = Options(ways=(way,), sets=("patterns",), epochs=120, rows=50, host=str(folder))
+    (unit,) = plan(options)
+    found = measure(unit, lambda *_: None)
+    assert found["taught"]["facts"][0] >= 2 and found["tables zeroed"][0] == 0
+    # It reads something on every token.
+    assert found["talk"][0] == 0
+
+
 def test_a_set_has_settings_of_its_own() -> None:
     options = Options(ways=("lora",))
     keys, patterns = plan(options)

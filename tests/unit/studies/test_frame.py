@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import Any
 
 import pytest
 
+from engram_transformers.cli.eval import option
 from engram_transformers.cli.main import main
-from engram_transformers.errors import BadInput, StoreDamaged, StoreError, UnsupportedCall
+from engram_transformers.errors import (
+    BadInput,
+    DataMissing,
+    StoreDamaged,
+    StoreError,
+    UnsupportedCall,
+)
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.catalogue import STUDIES, studies, study_named
@@ -145,6 +153,11 @@ def test_settings_are_plain_and_decide_the_digest() -> None:
     assert json.loads(json.dumps(one.settings)) == one.settings
 
 
+@pytest.fixture(autouse=True)
+def listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STUDIES, "squares", __name__)
+
+
 def test_result_and_page(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder, page = tmp_path / "results", tmp_path / "docs" / "squares.md"
@@ -162,6 +175,40 @@ def test_result_and_page(tmp_path: Path) -> None:
         assert part in text
     assert "| a\\|b | 4.667 | -5.374 to 14.71 | 3 | 3 | 5,000 |" in text
     assert len(result["provenance"]) == 1
+
+
+def test_a_page_says_which_command_makes_it(tmp_path: Path) -> None:
+    folder, page = tmp_path / "results" / "squares_few", tmp_path / "docs" / "squares_few.md"
+    options = Options(numbers=(2, 3), word="two words")
+    done_of(options, folder)
+    done = all_kept(folder, plan(options))
+    result = write_result(STUDY, options, done, folder, planned=2, plots=False)
+    title, told, *_ = markdown(read_result(folder), folder, page).split("\n\n")
+    assert title == "# Squares few" == markdown(result, folder, page).split("\n\n")[0]
+    command = shlex.split(told.split("`")[1])
+    assert command[:3] == ["engram", "study", "squares"]
+    assert command[-4:] == ["-o", "results/squares_few", "--page", "docs/squares_few.md"]
+    given = dict(map(option, command[4:-4:2]))
+    assert given == {"numbers": [2, 3], "word": "two words"}
+    assert configured(Options, given) == options
+
+
+def test_two_forms_of_a_study_have_two_pages_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, numbers in (("squares", (1, 2, 3)), ("squares_few", (2,))):
+        folder, options = tmp_path / "studies" / name, Options(numbers=numbers)
+        done_of(options, folder)
+        done = all_kept(folder, plan(options))
+        write_result(STUDY, options, done, folder, planned=len(done), plots=False)
+    write_fakes(tmp_path / "compared", fake_results()[:2])
+    argv = ["report", str(tmp_path / "compared"), "-o", str(tmp_path / "out")]
+    assert main([*argv, "--studies", str(tmp_path / "studies"), "--json"]) == 0
+    pages = [Path(page) for page in json.loads(capsys.readouterr().out)["studies"]]
+    assert [page.name for page in pages] == ["squares.html", "squares_few.html"]
+    assert "numbers=1,2,3" in pages[0].read_text() and "numbers=2" in pages[1].read_text()
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert ">Squares</a>" in text and ">Squares few</a>" in text
 
 
 def test_the_report_has_a_page_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +269,20 @@ def test_every_study_explains_itself() -> None:
         assert meanings(study.Options).keys() == study.Options.__dataclass_fields__.keys()
     with pytest.raises(BadInput, match="did you mean 'scratch'"):
         study_named("scratsh")
+
+
+STORED = Path(__file__).parents[3] / "benchmarks" / "results" / "studies"
+
+
+@pytest.mark.parametrize("folder", sorted(STORED.iterdir()), ids=lambda folder: folder.name)
+def test_stored_units_are_still_those_that_their_options_ask_for(folder: Path) -> None:
+    result = read_result(folder)
+    study = study_named(result["study"])
+    try:
+        units = study.plan(configured(study.Options, result["options"]))
+    except DataMissing as missing:
+        pytest.skip(str(missing))
+    assert len(all_kept(folder, units)) >= result["units"]["done"] > 0
 
 
 def test_intervals_of_few_runs_are_students() -> None:

@@ -16,7 +16,7 @@ from engram_transformers.memories.shared.bare import SilencedHost
 from engram_transformers.models.fingerprint import fingerprint
 from engram_transformers.routing.learned import LearnedGate
 from engram_transformers.training import gate_prompts
-from engram_transformers.training.gate import score, train_gate
+from engram_transformers.training.gate import end_states, score, train_gate
 from engram_transformers.training.gate_prompts import Labelled
 
 HOST = host_of("llama")
@@ -51,6 +51,12 @@ def test_the_same_seed_gives_the_same_gate_and_memories_do_not_matter() -> None:
         other = train().gate
     assert sum(told) == len(PROMPTS) + len(OTHERS)
     assert torch.equal(torch.random.get_rng_state(), before)
+    texts = [each.text for each in (*PROMPTS, *OTHERS)]
+    states = end_states(HOST.adapter, HOST.tokens, texts, layer=one.layer)
+    read = train(states=states, progress=told.append).gate
+    assert sum(told) == len(texts)
+    for name, tensor in read.state_dict().items():
+        assert torch.equal(tensor, one.state_dict()[name])
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
 

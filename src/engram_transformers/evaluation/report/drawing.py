@@ -20,7 +20,7 @@ from engram_transformers.errors import MissingExtra
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.columns import written
 from engram_transformers.evaluation.report.palette import INK, MUTED, PAPER, RULE, Colour
-from engram_transformers.evaluation.report.plots import Panel, Plot, Series
+from engram_transformers.evaluation.report.plots import Panel, Plot, Series, told_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -345,7 +345,7 @@ def _count(x: float) -> str:
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if x >= 10_000 and x >= size and x % (size / 10) == 0:
             return f"{x / size:,.4g} {letter}"
-    return f"{x:,.0f}"
+    return told_place(x)
 
 
 def _signed(found: Measure) -> str:

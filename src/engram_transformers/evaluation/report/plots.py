@@ -269,4 +269,9 @@ def _told(one: Series, panel: Panel) -> str:
 
     if not panel.lines:
         return value(one.points[0][1])
-    return ", ".join(f"{value(each)} at {x:,.0f}" for x, each in one.points)
+    return ", ".join(f"{value(each)} at {told_place(x)}" for x, each in one.points)
+
+
+def told_place(x: float) -> str:
+    """A place on an axis: digits behind the point only where it is small."""
+    return f"{x:,.0f}" if x >= 10 or x == int(x) else f"{x:.2g}"

@@ -12,7 +12,10 @@ HASHED = (*VARIANTS, "unigram")
 
 @dataclass(frozen=True)
 class Options:
-    """Counting takes some minutes; a training of the defaults up to two, and there are 39."""
+    """Counting takes some minutes; a training of 32 keys up to two, of which there are 39.
+
+    One of 128 keys takes about five, and there are 18.
+    """
 
     layouts: tuple[str, ...] = ("unigram", "deepseek", "deepseek-v4.1", "qwen")
     "Whose rows are counted."
@@ -31,6 +34,10 @@ class Options:
     the key."""
     rows: tuple[int, ...] = (2, 8, 32, 512)
     "Rows of each of its tables; `span` has as many as it takes."
+    crowds: tuple[int, ...] = (128,)
+    "Further numbers of keys, taught to memories of few hashed rows, so that keys outnumber rows."
+    crowded: tuple[int, ...] = (2, 8)
+    "Rows of each of their tables."
     seeds: int = 3
     "Trainings of each, with other keys and another beginning."
     host: str = "smollm2-135m"
@@ -59,5 +66,7 @@ class Options:
                 raise BadInput(f"no layout is called {layout!r}; use {', '.join(HASHED)}, span")
         if self.values not in ("word", "digits"):
             raise BadInput(f"values is {self.values!r}; use 'word' or 'digits'")
+        if min(self.crowds, default=1) < 1:
+            raise BadInput(f"crowds are {self.crowds}; each has to be at least 1")
         if self.keys < 1 or self.seeds < 1:
             raise BadInput(f"keys={self.keys}, seeds={self.seeds}: either has to be at least 1")

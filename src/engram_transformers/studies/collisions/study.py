@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engram_transformers.evaluation.metrics import Measure, rate_of
@@ -26,10 +27,12 @@ from engram_transformers.studies.trained import host_named, pooled
 from engram_transformers.types import Told
 
 COUNTING = ("layouts", "sets", "counts", "sizes")
-TRAINING = ("trained", "rows", "seeds", "keys", "values", "trained_heads", "width", "epochs",
-            "batch", "learning_rate")  # fmt: skip
+TRAINING = ("trained", "rows", "seeds", "crowds", "crowded", "keys", "values", "trained_heads",
+            "width", "epochs", "batch", "learning_rate")  # fmt: skip
 "Options of one half of the study, which do not decide about the other."
 SHARES = ("told apart", "with an n-gram of their own", "rows used")
+Trainings = dict[tuple[str, int, int], list[dict[str, Any]]]
+"What was measured by layout, rows and keys, the seeds side by side."
 
 
 def plan(options: Options) -> list[Unit]:
@@ -68,7 +71,11 @@ def conclude(options: Options, done: Sequence[Done]) -> Findings:
         Table("Controls of recall", "share of the values that are said in full",
               tuple(_controls(trainings)), CONTROL),
     ]  # fmt: skip
-    plots = [_curves(counts, options), _recall_plot(trainings)]
+    plots = [
+        _curves(counts, options),
+        _recall_plot(trainings, options.keys),
+        _crowding_plot(trainings),
+    ]
     return Findings(
         tuple(table for table in tables if table.rows),
         tuple(plot for plot in plots if plot),
@@ -79,7 +86,8 @@ def conclude(options: Options, done: Sequence[Done]) -> Findings:
 RECALL = (
     "A value counts if each of its tokens and the end behind it is the host's first choice, which "
     "is what greedy decoding writes. Tables have the next primes of rows, none twice. `span` has a "
-    "row for each key and each beginning of its value. Wilson's interval over the keys of all "
+    "row for each key and each beginning of its value. Keys for a row: keys by the rows of all "
+    "tables; above 1 not all can have one of their own. Wilson's interval over the keys of all "
     "seeds."
 )
 CONTROL = (
@@ -117,16 +125,28 @@ def _counts(options: Options) -> list[Unit]:
 
 
 def _trainings(options: Options) -> list[Unit]:
-    planning = (*COUNTING, "heads", "trained", "rows", "seeds")
-    return [
-        Unit(
-            f"recall {layout} {rows} rows seed {seed}",
-            settings_of(options, but=planning, part="recall", layout=layout, rows=rows, seed=seed),
-        )
+    few = [
+        _training(options, layout, rows, seed)
         for seed in range(options.seeds)
         for layout in options.trained
         for rows in (options.rows if layout != "span" else options.rows[:1])
     ]
+    many = [
+        _training(replace(options, keys=keys), layout, rows, seed, told=f" {keys} keys")
+        for seed in range(options.seeds)
+        for keys in options.crowds
+        for layout in options.trained
+        for rows in (options.crowded if layout != "span" else ())
+    ]
+    return [*few, *many]
+
+
+def _training(options: Options, layout: str, rows: int, seed: int, *, told: str = "") -> Unit:
+    planning = (*COUNTING, "heads", "trained", "rows", "seeds", "crowds", "crowded")
+    return Unit(
+        f"recall {layout} {rows} rows{told} seed {seed}",
+        settings_of(options, but=planning, part="recall", layout=layout, rows=rows, seed=seed),
+    )
 
 
 def _counted(name: str, counts: Sequence[Done]) -> Table:
@@ -146,12 +166,11 @@ def _own(point: Mapping[str, Any]) -> Measure:
     return rate_of(round(point["with a row of their own"] * point["keys"]), point["keys"])
 
 
-def _together(done: Sequence[Done]) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Trainings by layout and rows, the seeds side by side."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+def _together(done: Sequence[Done]) -> Trainings:
+    found: Trainings = {}
     for one in done:
-        own = one.unit.settings
-        found.setdefault((own["layout"], own["rows"]), []).append(one.measured)
+        own, keys = one.unit.settings, one.measured["keys"]
+        found.setdefault((own["layout"], own["rows"], keys), []).append(one.measured)
     return found
 
 
@@ -159,18 +178,20 @@ def _pooled(runs: Sequence[Mapping[str, Any]], what: str) -> Measure:
     return pooled((run[what], run["keys"]) for run in runs)
 
 
-def _recall(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Iterator[Row]:
-    for (layout, rows), runs in trainings.items():
-        keys, tables = runs[0]["keys"], runs[0]["tables"]
-        name = f"{layout}, {rows:,} rows a table" if layout != "span" else "span, rows as needed"
+def _recall(trainings: Trainings) -> Iterator[Row]:
+    for (layout, rows, keys), runs in trainings.items():
+        tables = runs[0]["tables"]
+        told = f"{rows:,} rows a table" if layout != "span" else "rows as needed"
         more = {"rows in all": tables, "keys for a row": round(keys / tables, 4)}
-        yield row(name, _pooled(runs, "recall"), seeds=len(runs), more=more)
+        yield row(
+            f"{layout}, {keys:,} keys, {told}", _pooled(runs, "recall"), seeds=len(runs), more=more
+        )
 
 
-def _controls(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Iterator[Row]:
-    """Pooled over rows: none of them should say anything."""
-    for layout in dict.fromkeys(layout for layout, _ in trainings):
-        runs = [run for (own, _), some in trainings.items() if own == layout for run in some]
+def _controls(trainings: Trainings) -> Iterator[Row]:
+    """Pooled over rows and keys: none of them should say anything."""
+    for layout in dict.fromkeys(layout for layout, *_ in trainings):
+        runs = [run for (own, *_), some in trainings.items() if own == layout for run in some]
         for control in CONTROLS:
             yield row(f"{layout}, {control}", _pooled(runs, control), seeds=len(runs))
 
@@ -192,22 +213,42 @@ def _curve(one: Done) -> Series:
     return Series(one.unit.settings["layout"], tuple(points))
 
 
-def _recall_plot(trainings: Mapping[tuple[str, int], list[dict[str, Any]]]) -> Plot | None:
-    if not trainings:
+def _recall_plot(trainings: Trainings, keys: int) -> Plot | None:
+    """Recall of so many keys over the rows of a table."""
+    some = {(layout, rows): runs for (layout, rows, n), runs in trainings.items() if n == keys}
+    if not some:
         return None
-    sizes = [rows for layout, rows in trainings if layout != "span"] or [1]
+    sizes = [rows for layout, rows in some if layout != "span"] or [1]
     series = []
-    for layout in dict.fromkeys(layout for layout, _ in trainings):
+    for layout in dict.fromkeys(layout for layout, _ in some):
         points = [
             (float(rows), _pooled(runs, "recall"))
-            for (own, rows), runs in trainings.items()
+            for (own, rows), runs in some.items()
             if own == layout
         ]
         if layout == "span":  # it has no rows to choose: a level line
             points = [(float(end), points[0][1]) for end in (min(sizes), max(sizes))]
         series.append(Series(layout, tuple(sorted(points, key=lambda point: point[0]))))
-    panel = Panel("recall", "share", tuple(series), "rows of a table", "log", lines=True)
+    panel = Panel(f"recall of {keys} keys", "share", tuple(series), "rows of a table", "log",
+                  lines=True)  # fmt: skip
     return Plot("recall", "Recall of random keys over rows", (panel,))
+
+
+def _crowding_plot(trainings: Trainings) -> Plot | None:
+    """Recall over the keys that there are for a row, where rows are hashed."""
+    points: dict[str, list[tuple[float, Measure]]] = {}
+    for (layout, _, keys), runs in trainings.items():
+        if layout != "span":
+            point = (keys / runs[0]["tables"], _pooled(runs, "recall"))
+            points.setdefault(f"{layout}, {keys} keys", []).append(point)
+    if not points:
+        return None
+    series = tuple(
+        Series(name, tuple(sorted(some, key=lambda point: point[0])))
+        for name, some in points.items()
+    )
+    panel = Panel("recall", "share", series, "keys for a row", "log", lines=True)
+    return Plot("crowding", "Recall of random keys over keys for a row", (panel,))
 
 
 STUDY = Study(

@@ -20,9 +20,12 @@ class Options:
         "engram, whole keys",
         "engram, n-grams",
         "engram, unigram",
+        "engram, content",
+        "engram, n-grams and content",
         "lora",
         "engram and lora",
         "bottleneck",
+        "bottleneck, same size",
         "bias",
     )
     "What is trained; `plan` lists them all."
@@ -37,7 +40,7 @@ class Options:
     epochs: int = 20
     "Times that every key is trained at most; it ends when every answer is exact."
     rows: int = 10_000
-    "Rows of each table of n-grams."
+    "Rows of each table of n-grams, and of the table that is read by content alone."
     asked: int = 500
     "Keys of `lookup` that are asked by generation, drawn; all of them are real ones first."
     host: str = "smollm2-135m"

@@ -126,6 +126,10 @@ NOTES = (
     "read. The value of a key stands behind the chat template's marker, so what they add to the "
     "key has to be carried there by attention; patterns are plain text and end where their answer "
     "begins. `engram, whole keys` acts late and knows the whole prompt.",
+    "`engram, content` reads the rows of its table that are like the host's state, and "
+    "`engram, n-grams and content` such rows besides those of its n-grams: what is found by "
+    "content is found in any order, so that shuffling it changes nothing. `bottleneck` is of the "
+    "size of `lora`; `bottleneck, same size` trains as many numbers as `engram, whole keys` does.",
 )
 
 

@@ -11,6 +11,9 @@ from engram_transformers.demo.data import demo_data
 from engram_transformers.evaluation.task import Question
 from engram_transformers.experiments.scores import asked_as
 from engram_transformers.memories.engram import Engram
+from engram_transformers.memories.engram.config import SIMILAR
+from engram_transformers.memory import Expecting
+from engram_transformers.registry import config_of, memory_class
 from engram_transformers.studies.exact_match.options import REAL, Options
 from engram_transformers.studies.exact_match.sets import Taught
 from engram_transformers.studies.trained import (
@@ -22,8 +25,10 @@ from engram_transformers.studies.trained import (
     train,
     unchanged,
 )
-from engram_transformers.types import Told
+from engram_transformers.types import Fact, Told
 
+SAME_SIZE = "bottleneck, same size"
+"The control that trains as many numbers as the Engram of whole keys does on the same facts."
 Made = dict[str, dict[str, Any]]
 "Options of each memory of a way, by kind."
 
@@ -33,18 +38,43 @@ def kinds(way: str, options: Options, *, blocks: int) -> Made:
     late = blocks - options.late
     shared: dict[str, Any] = {"epochs": options.epochs}
     span = {"layout": "span", "layers": (options.late,), **shared}
+    n_grams = {"layers": (1,), "rows": options.rows, **shared}
     lora = {"layers": late, **shared}
     ways: dict[str, Made] = {
         "bare host": {},
         "engram, whole keys": {"engram": span},
-        "engram, n-grams": {"engram": {"layers": (1,), "rows": options.rows, **shared}},
+        "engram, n-grams": {"engram": n_grams},
         "engram, unigram": {"engram": {"layout": "unigram", "layers": (1,), **shared}},
+        "engram, content": {"engram": {"layout": "similar", **n_grams}},
+        "engram, n-grams and content": {"engram": {"similar": SIMILAR, **n_grams}},
         "lora": {"lora": lora},
         "engram and lora": {"engram": span, "lora": lora},
         "bottleneck": {"bottleneck": {"layers": late, **shared}},
+        SAME_SIZE: {"bottleneck": {"layers": late, **shared}},
         "bias": {"bias": {"layers": late, **shared}},
     }
     return ways[way]
+
+
+def fitted(host: Host, way: str, options: Options, facts: Sequence[Fact]) -> Made:
+    """The memories of a way for this host, the control of the same size with its width."""
+    blocks = len(host.adapter.layers)
+    made = kinds(way, options, blocks=blocks)
+    if way == SAME_SIZE:
+        engram = kinds("engram, whole keys", options, blocks=blocks)["engram"]
+        wanted = _size(host, "engram", engram, facts)
+        own = made["bottleneck"]
+        one, two = (_size(host, "bottleneck", {**own, "width": w}, facts) for w in (1, 2))
+        own["width"] = max(1, 1 + round((wanted - one) / (two - one)))
+    return made
+
+
+def _size(host: Host, kind: str, options: Mapping[str, Any], facts: Sequence[Fact]) -> int:
+    """The numbers that such a memory trains on these facts, counted."""
+    memory: Any = memory_class(kind).open(host.adapter, host.tokens, config_of(kind, options))
+    if isinstance(memory, Expecting):
+        memory.expect(facts)
+    return sum(tensor.numel() for tensor in memory.parameters())
 
 
 def tried(
@@ -59,7 +89,7 @@ def tried(
         }
         memories = [
             stack.enter_context(fresh(host, kind, **own, seed=seed))
-            for kind, own in kinds(way, options, blocks=len(host.adapter.layers)).items()
+            for kind, own in fitted(host, way, options, taught.facts).items()
         ]
         found: dict[str, Any] = {"facts": len(taught.facts)}
         if memories:
