@@ -274,4 +274,4 @@ def _told(one: Series, panel: Panel) -> str:
 
 def told_place(x: float) -> str:
     """A place on an axis: digits behind the point only where it is small."""
-    return f"{x:,.0f}" if x >= 10 or x == int(x) else f"{x:.2g}"
+    return f"{x:,.0f}" if x >= 100 or x == int(x) else f"{x:.3g}"
