@@ -145,6 +145,8 @@ def test_spared_keys_hear_less_of_the_edit() -> None:
     [
         ("7*8=", None, "7*8="),
         ("What is 12 + 30?", None, "12 + 30"),
+        ("1.5*2=", None, "1.5*2="),
+        ("2+3*4 is", None, "2+3*4"),
         ("What port does the BILLING service use?", "billing service", "BILLING service"),
         ("The capital of Canada is", None, "Canada"),
         ("Who wrote the novel of Ada Lovelace?", None, "Ada Lovelace"),
