@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         pairs = zip(facts, args.subject, strict=True)
         facts = [replace(fact, subject=subject) for fact, subject in pairs]
     host = host_of(args, memory=None)
-    with Telling() as told:
+    with looking.without_mlp("--route store"), Telling() as told:
         found = inject(
             host.adapter,
             host.tokens,
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             tests=[text.strip(" ") for text in args.test.split("|") if text.strip()],
             reworded=args.paraphrase,
             chat=args.chat,
-            keep=args.output.with_suffix(".edit.json") if args.output else None,
+            keep=args.output.with_suffix(".edit") if args.output else None,
             told=told,
         )
     if not args.json:

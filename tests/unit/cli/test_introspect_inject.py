@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from engram_transformers.introspection import injection
 from engram_transformers.introspection.controls import CONTROLS
 from engram_transformers.introspection.injected import Asked, beside, injected_fact, result_of
 from engram_transformers.models.neutral import NEUTRAL
-from hosts import tiny_tokenizer
+from hosts import tiny, tiny_tokenizer
 
 COMMAND = ("introspect", "memory-inject")
 
@@ -53,6 +54,26 @@ def test_the_sections_are_those_of_the_seed_and_everything_is_put_back(engram: A
     assert json.loads(Path("result.edit.json").read_text())["strength"] == 0.5
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'lazarus introspect memory-inject -m model --fact "7*8=42" --test "7*8=|8*7=|7*9=" '
+        "-o injection_result.json",
+        'lazarus introspect memory-inject -m model --fact "France capital=Berlin" '
+        '--test "The capital of France is|Paris is the capital of|Berlin is in"',
+    ],
+)
+def test_the_examples_of_the_seed_run(engram: Any, host_folder: Path, line: str) -> None:
+    Path("model").symlink_to(host_folder)
+    argv = shlex.split(line)
+    ran = engram(*argv[1:])
+    # What is random cannot say anything at will.
+    assert ran.status in (0, 1) and "Undone: weights and logits" in ran.out
+    for prompt in argv[argv.index("--test") + 1].split("|"):
+        assert ran.out.count(f"  {prompt} → ") == 2
+    assert Path("injection_result.edit.json").exists() == ("-o" in argv)
+
+
 def test_a_store_says_the_answer_and_changes_no_weight_and_no_control_prompt(engram: Any) -> None:
     ran = engram(*COMMAND, "--fact", "Which port does billing use? => 8443", "--route", "store",
                  "--json")  # fmt: skip
@@ -60,6 +81,19 @@ def test_a_store_says_the_answer_and_changes_no_weight_and_no_control_prompt(eng
     assert ran.json["answers"][0]["after"]["answer"] == "8443"
     assert ran.json["controls_unchanged"]["value"] == 1.0
     assert ran.json["answers"][0]["after"]["logprob"] > ran.json["answers"][0]["before"]["logprob"]
+
+
+def test_a_host_whose_experts_are_fused_is_told_what_it_can_do(engram: Any, tmp_path: Path) -> None:
+    tiny("mixtral").save_pretrained(tmp_path / "host")
+    tiny_tokenizer().save_pretrained(tmp_path / "host")
+    trace = ("introspect", "trace", "--prompt", "The door is", "--subject", "door")
+    for argv, advice in (
+        ((*COMMAND, "--fact", "7*8=42"), "use --route store"),
+        ((*trace, "--answer", "red", "--kind", "mlp"), "use --kind block"),
+    ):
+        ran = engram(*argv, "-m", "host")
+        assert ran.status == 2 and f"its experts are fused; {advice}" in ran.err
+        assert "place=" not in ran.err
 
 
 @pytest.mark.parametrize(
