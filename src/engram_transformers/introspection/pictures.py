@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -369,7 +370,7 @@ def _lines(
         axes.annotate(
             name,
             (1, end),
-            (1.045, spot),
+            (1.035, spot),
             xycoords="axes fraction",
             textcoords="axes fraction",
             size=9.5,
@@ -431,11 +432,9 @@ def _grid(title: str, parts: Sequence[tuple[str, Callable[[Axes], None]]], path:
 
 def _title(figure: Figure, text: str, whole: tuple[float, float]) -> None:
     figure.patch.set_facecolor("#ffffff")
-    line = " ".join(text.split())
     at: dict[str, Any] = {"va": "top", "weight": "bold", "size": 12.5, "color": INK.light}
-    most = int(whole[0] / 7.2)
-    shown = line if len(line) <= most else f"{line[: most - 1]}…"
-    figure.text(14 / whole[0], 1 - 14 / whole[1], shown, **at)
+    lines = textwrap.wrap(text, int(whole[0] / 7.8), max_lines=2, placeholder=" …")
+    figure.text(14 / whole[0], 1 - 12 / whole[1], "\n".join(lines), **at)
 
 
 def _axes(figure: Figure, box: Box, whole: tuple[float, float]) -> Axes:
