@@ -245,7 +245,7 @@ def _summary(found: Injection) -> None:
     say(f"\nInjected: {_count(found.group('fact'), 'injected')} facts")
     for group, status, words in (
         ("reworded", "injected", "other wordings answered as injected"),
-        ("partner", "unchanged", "with operands swapped unchanged"),
+        ("partner", "unchanged", "prompts with operands swapped unchanged"),
         ("near", "unchanged", "near prompts unchanged"),
         ("test", "unchanged", "prompts asked for unchanged"),
     ):

@@ -44,7 +44,7 @@ def test_the_sections_are_those_of_the_seed_and_everything_is_put_back(engram: A
     assert {"answer", "logprob", "probability"} <= first["after"].keys()
     assert first["fact"] == "7*8=" and first["before"]["probability_first"] >= 0
     assert found["other_prompts_injected"]["n"] == 4  # swapped, two near, and Hello
-    assert re.search(r"\n  [01] of 1 with operands swapped unchanged\n", ran.out)
+    assert re.search(r"\n  [01] of 1 prompts with operands swapped unchanged\n", ran.out)
     # What is random cannot say anything at will; that is no success then.
     assert ran.status == (0 if found["answers"][0]["status"] == "injected" else 1)
     assert [Path(file).name for file in found["edit_files"]] == [
