@@ -340,9 +340,9 @@ def injection_table() -> str:
     if not found:
         return "not measured yet"
     lines = [
-        "| fact | by | said, and ended | reworded | near as before | control prompts as before "
-        "| s | processor s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| fact | by | said, and ended | reworded | swapped as before | near as before "
+        "| control prompts as before | s | processor s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, result in found.items():
         lines += [_injected_row(name, one) for one in result["facts"]]
@@ -365,8 +365,8 @@ def _injected_row(name: str, one: dict[str, Any]) -> str:
     said = one["answers"][0]["after"]["answer"]
     told = "yes" if one["answers"][0]["status"] == "injected" else f"no: {_code(said)}"
     counts = [
-        f"{sum(hits)} of {len(hits)}"
-        for hits in (groups.get("reworded", ()), groups.get("near", ()))
+        f"{sum(groups[name])} of {len(groups[name])}" if name in groups else ""
+        for name in ("reworded", "partner", "near")
     ]
     spent = (f"{one[clock]:.1f}" for clock in ("seconds", "processor_seconds"))
     return f"| {' | '.join((_code(one['fact']), name, told, *counts, _kept(kept), *spent))} |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -112,6 +113,31 @@ class PlantedStates:
                 if planted is not None:
                     states[row, column] = planted
         return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
+def mixed(host: Any, layer: int, parts: Mapping[Callable[[str, str], object], float]) -> None:
+    """States of `a*b=` that share a direction with all facts of which a part says the same.
+
+    Args:
+        parts: by what it says of a and b, the share of a state's squared length; the rest is own.
+    """
+    generator, directions = torch.Generator().manual_seed(0), dict[object, Tensor]()
+
+    def direction(name: object) -> Tensor:
+        if name not in directions:
+            directions[name] = torch.randn(host.adapter.hidden_size, generator=generator)
+        return directions[name]
+
+    def state(text: str) -> Tensor | None:
+        match = re.fullmatch(r"(\d)\*(\d)=", text)
+        if match is None:
+            return None
+        shared = [
+            share**0.5 * direction((part, part(*match.groups()))) for part, share in parts.items()
+        ]
+        return sum(shared, start=max(0.0, 1 - sum(parts.values())) ** 0.5 * direction(text))
+
+    PlantedStates(host, layer, state)
 
 
 def loud(host: Any) -> Any:

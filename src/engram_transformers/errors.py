@@ -42,6 +42,9 @@ class LayoutMismatch(EngramError, ValueError):
 class PlaceNotFound(EngramError, LookupError):
     """The host has no module at the place that a memory wants to act on."""
 
+    found: str | None = None
+    "What the host lacks and why, without advice, where it has no such module at all."
+
 
 class UnsupportedCall(EngramError, TypeError):
     """The host was called in a way in which a memory cannot be right."""

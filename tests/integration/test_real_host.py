@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engram_transformers import Fact, Host, load
+from engram_transformers.cli.main import main
 from engram_transformers.errors import HostMismatch
 from engram_transformers.experiments.bench import Bench
 from engram_transformers.experiments.spec import Experiment
@@ -142,6 +143,21 @@ def test_the_harness_tells_memories_apart(host: Host) -> None:
     assert lookup["hard_bitexact"]["value"] == text["hard_bitexact"]["value"] == 1.0
     assert alone["gen_rel"]["value"] == 0.0
     assert text["gen_rel_contains"]["value"] > alone["gen_rel_contains"]["value"]
+
+
+def test_the_map_of_a_memory_tells_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"France": "Paris", "Italy": "Rome", "Germany": "Berlin", "Japan": "Tokyo"}
+    capitals = known | {"Zubrowka": "Lutz"}
+    rows = [{"prompt": f"The capital of {a} is", "answer": b} for a, b in capitals.items()]
+    (tmp_path / "capitals.json").write_text(json.dumps(rows))
+    assert main(["introspect", "memory", "--facts", f"@{tmp_path}/capitals.json", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    ranks = {one["expected"]: one["rank"] for one in found["retrieval"]["facts"]}
+    assert all(ranks[capital] == 1 for capital in known.values()) and ranks["Lutz"] > 1
+    assert 0 < found["layer"] < found["num_layers"] == 30
+    assert len(found["neighborhoods"]["The capital of France is"]["neighbors"]) == 4
 
 
 def test_a_capital_is_recalled_late_and_patched_from_there(host: Host) -> None:

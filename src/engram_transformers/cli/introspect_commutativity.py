@@ -86,7 +86,7 @@ def show(found: Commutativity, *, shown: int) -> None:
     looking.effects(found.organisation)
     share, chance = found.nearest, found.by_chance
     say(f"The nearest neighbor is the swapped fact for {share:.1%} (by chance {chance:.1%})")
-    say(f"\n{found.verdict}")
+    say(f"\n{found.verdict[:1].upper()}{found.verdict[1:]}")
     asymmetry = found.asymmetry
     say(f"Places forth and back differ by {asymmetry.score:.3f} of all places, on average")
     if found.answered:

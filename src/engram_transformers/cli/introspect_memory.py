@@ -9,6 +9,7 @@ is not recall; only the second view says what the model knows.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from engram_transformers.cli import looking
@@ -127,14 +128,14 @@ def _neighbourhoods(found: MemoryMap, shown: int) -> None:
 
 
 MEANINGS = {
-    "row-dominant": "Facts cluster by first operand (7*2, 7*3, 7*4...)\n"
-    "  rather than by second operand (...*8)",
-    "column-dominant": "Facts cluster by second operand (2*8, 3*8, 4*8...)\n"
-    "  rather than by first operand (7*...)",
+    "row-dominant": "Facts cluster by first operand ({row}...)\n"
+    "  rather than by second operand ({column}...)",
+    "column-dominant": "Facts cluster by second operand ({column}...)\n"
+    "  rather than by first operand ({row}...)",
     "row-and-column": "Facts cluster by both operands; neither is significantly stronger",
     "answer-dominant": "Facts with the same answer are the most alike, whatever their prompts",
     "commutative-dominant": "Facts whose operands are swapped are the most alike; others with\n"
-    "  their answer are not significantly so",
+    "  their answer are less so, or not significantly",
     "category-dominant": "Facts of one category are the most alike",
     "none": "No relation makes facts significantly more alike than unrelated ones",
 }
@@ -143,11 +144,21 @@ MEANINGS = {
 def _organisation(found: MemoryMap, organised: Organisation) -> None:
     heading("MEMORY ORGANIZATION")
     looking.effects(organised)
-    say(f"\nOrganization: {organised.type.upper()}\n  {MEANINGS[organised.type]}")
+    lines = {"row": _line(found, 0), "column": _line(found, 1)} if found.facts.has_operands else {}
+    meaning = MEANINGS[organised.type].format(**lines)
+    say(f"\nOrganization: {organised.type.upper()}\n  {meaning}")
     if not organised.effects:
         say("  (no relation holds for some pairs and not for others, so there is nothing to test)")
     looking.sweep(found.sweep)
     say()
+
+
+def _line(found: MemoryMap, which: int) -> str:
+    """The beginning of the middle row (0) or column (1)."""
+    facts = [(fact.operands[which], fact.prompt) for fact in found.facts.facts if fact.operands]
+    names = list(dict.fromkeys(operand for operand, _ in facts))
+    here = [prompt.strip(" =") for operand, prompt in facts if operand == names[len(names) // 2]]
+    return ", ".join(here[:3])
 
 
 def _asymmetry(found: MemoryMap) -> None:
@@ -202,7 +213,7 @@ def _retrieval(found: MemoryMap, seen: Retrieval, *, classify: bool) -> None:
     say(f"Rank 1: {_share(seen, 1)}   rank 5 or better: {_share(seen, 5)}   n {len(facts)}")
     total = len(facts)
     for name, count in seen.classes().items():
-        bar = MARKS[name] * round(BAR * count / total)
+        bar = MARKS[name] * math.ceil(BAR * count / total)  # one fact is to be seen too
         say(f"  {name:<10} {count:>4}  {bar}")
     say("  (memorised: rank 1 and P > 0.1; partial: 5, 0.01; weak: 15, 0.001)\n")
     _curve(seen)

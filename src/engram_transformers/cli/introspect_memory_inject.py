@@ -36,6 +36,7 @@ WORDS = {
     "injected": "injected",
     "already so": "injected answer, before as well",
     "unchanged": "unchanged",
+    "begun": "begins with the injected answer",
     "changed": "changed, not to the injected answer",
 }
 
@@ -60,12 +61,11 @@ def configure(parser: Parser) -> None:
         "-l",
         "--layer",
         type=_layer,
-        default="auto",
         metavar="N",
         help="the one block whose MLP is edited, from 0 (default: auto, ten by the depth)",
     )
     parser.add_argument(
-        "--strength", type=float, default=1.0, metavar="X", help="share of the edit (default: 1.0)"
+        "--strength", type=float, metavar="X", help="share of the edit (default: 1.0)"
     )
     parser.add_argument(
         "--far",
@@ -73,7 +73,10 @@ def configure(parser: Parser) -> None:
         help="an edit that more other wordings reach, and that changes more of what else is said",
     )
     parser.add_argument(
-        "--test", default="", metavar="PROMPTS", help="further prompts to ask: 'a|b|c'"
+        "--test",
+        default="",
+        metavar="PROMPTS",
+        help="further prompts to ask: 'a|b|c'; each is compared with the answers of all facts",
     )
     parser.add_argument(
         "--paraphrase",
@@ -86,12 +89,12 @@ def configure(parser: Parser) -> None:
         "--route",
         choices=("edit", "store"),
         default="edit",
-        help="edit the weights, or store the answer beside the model (default: edit)",
+        help="edit the weights, or store the answer beside the model, where no layer, strength, "
+        "method or --far applies (default: edit)",
     )
     parser.add_argument(
         "--method",
         choices=("rome", "memit", "alphaedit"),
-        default="rome",
         help="of the edit (default: rome)",
     )
     looking.add_form(parser)
@@ -111,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
     args.save_plot = None
     looking.check_files(args)
+    _check_route(args)
     if not args.fact:
         raise BadInput("nothing to inject; pass --fact QUERY=ANSWER, such as --fact '7*8=42'")
     facts = [injected_fact(text) for text in args.fact]
@@ -122,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         pairs = zip(facts, args.subject, strict=True)
         facts = [replace(fact, subject=subject) for fact, subject in pairs]
     host = host_of(args, memory=None)
-    with Telling() as told:
+    with looking.without_mlp("--route store"), Telling() as told:
         found = inject(
             host.adapter,
             host.tokens,
@@ -130,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
             facts,
             route=args.route,
             config=_config(args),
-            strength=args.strength,
+            strength=1.0 if args.strength is None else args.strength,
             tests=[text.strip(" ") for text in args.test.split("|") if text.strip()],
             reworded=args.paraphrase,
             chat=args.chat,
-            keep=args.output.with_suffix(".edit.json") if args.output else None,
+            keep=args.output.with_suffix(".edit") if args.output else None,
             told=told,
         )
     if not args.json:
@@ -152,18 +156,31 @@ def _layer(text: str) -> int | Literal["auto"]:
         raise argparse.ArgumentTypeError(f"{text!r} is no layer: a number or auto") from error
 
 
+def _check_route(args: argparse.Namespace) -> None:
+    given = {"--layer": args.layer, "--strength": args.strength, "--method": args.method}
+    named = [name for name, value in given.items() if value is not None] + ["--far"] * args.far
+    if args.route == "store" and named:
+        raise BadInput(
+            f"{' and '.join(named)} say how weights are edited, which --route store does not; "
+            "leave them out, or use --route edit"
+        )
+
+
 def _config(args: argparse.Namespace) -> RankOneConfig:
     from dataclasses import replace
 
     from engram_transformers.introspection.injection import NEAR
     from engram_transformers.memories.rank_one import RankOneConfig
 
-    layers = None if args.layer == "auto" else (args.layer,)
-    return replace(RankOneConfig() if args.far else NEAR, method=args.method, layers=layers)
+    layers = None if args.layer in (None, "auto") else (args.layer,)
+    method = args.method or RankOneConfig.method
+    return replace(RankOneConfig() if args.far else NEAR, method=method, layers=layers)
 
 
 def show(found: Injection) -> None:
     """An injection for people."""
+    from engram_transformers.introspection.injected import has_neighbours
+
     heading("FACT INJECTION")
     where = _where(found)
     for fact in found.facts:
@@ -171,6 +188,12 @@ def show(found: Injection) -> None:
             f"Injecting: {fact.prompt}{'' if fact.prompt.endswith('=') else ' = '}"
             f"{fact.answer} {where}"
         )
+    for fact in found.facts:
+        if not has_neighbours(fact):
+            say(
+                f"No subject was found in {fact.prompt!r}, so nothing near is asked; pass --subject"
+            )
+    say("p(injected): of the whole answer and its end; first: of the answer, whatever follows")
     for title, after in (("Before", False), ("After", True)):
         say(f"\n{title} injection:")
         group = ""
@@ -178,7 +201,7 @@ def show(found: Injection) -> None:
             if one.asked.group != group:
                 group = one.asked.group
                 say(f" {GROUPS[group]}")
-            _line(one, after=after)
+            _line(found, one, after=after)
     say(f"\nInjection strength: {found.strength}")
     say(
         f"Affected layers: {list(found.layers)}"
@@ -194,22 +217,27 @@ def _where(found: Injection) -> str:
     return f"at layer{'s' * (len(found.layers) > 1)} {', '.join(map(str, found.layers))}"
 
 
-def _line(one: Answered, *, after: bool) -> None:
+def _line(found: Injection, one: Answered, *, after: bool) -> None:
     said = one.after if after else one.before
-    told = f"p(injected) {said.probability:.2g}"
+    told = f"p(injected) {said.probability:.2g}, first {said.first:.2g}"
     if after:
-        told += f"; {_status(one)}"
+        told += f"; {_status(found, one)}"
+    elif said.correct is not None:
+        told = f"{'correct' if said.correct else 'wrong'}; {told}"
     say(f"  {one.asked.prompt} → {short(said.answer, 44) or '(nothing)'} ({told})")
 
 
-def _status(one: Answered) -> str:
-    if one.asked.group == "partner" and one.status == "unchanged":
+def _status(found: Injection, one: Answered) -> str:
+    group, status = one.asked.group, one.status
+    if group == "fact" and status != "injected":
+        return "FAILED" if status != "begun" else "FAILED: the injected answer, but it goes on"
+    if group == "partner" and status == "unchanged":
         return "unchanged - not commutative injection"
-    if one.asked.group == "fact" and one.status != "injected":
-        return "FAILED"
-    if one.asked.group == "near" and one.status == "injected":
+    if not one.elsewhere:
+        return WORDS[status]
+    if group == "near":
         return "the injected answer, where it is wrong"
-    return WORDS[one.status]
+    return f"{WORDS[status]}: that of {found.facts[one.asked.fact].prompt!r}"
 
 
 def _summary(found: Injection) -> None:
@@ -217,10 +245,18 @@ def _summary(found: Injection) -> None:
     say(f"\nInjected: {_count(found.group('fact'), 'injected')} facts")
     for group, status, words in (
         ("reworded", "injected", "other wordings answered as injected"),
+        ("partner", "unchanged", "prompts with operands swapped unchanged"),
         ("near", "unchanged", "near prompts unchanged"),
+        ("test", "unchanged", "prompts asked for unchanged"),
     ):
         if found.group(group):
             say(f"  {_count(found.group(group), status)} {words}")
+    for measure, words in (
+        (found.elsewhere, "prompts that are no wording of a fact get its answer"),
+        (found.broken, "operations that were right are wrong now"),
+    ):
+        if measure.n:
+            say(f"  {measure.value * measure.n:.0f} of {measure.n} {words}")
     say(
         f"Control prompts unchanged: {kept.value:.2f} of {kept.n} (95 % interval {kept.low:.2f} to "
         f"{kept.high:.2f})"
@@ -252,7 +288,9 @@ def as_json(found: Injection, *, model: str) -> dict[str, Any]:
         "success": found.success.as_dict(),
         "controls_unchanged": found.unchanged.as_dict(),
         "controls": [{"prompt": prompt, "unchanged": same} for prompt, same in found.controls],
-        "answers": [_answer(one) for one in found.answered],
+        "other_prompts_injected": found.elsewhere.as_dict(),
+        "right_before_wrong_after": found.broken.as_dict(),
+        "answers": [_answer(found, one) for one in found.answered],
         "undo_exact": found.undone,
         "seconds": round(found.seconds, 3),
         "processor_seconds": round(found.processor_seconds, 3),
@@ -260,14 +298,17 @@ def as_json(found: Injection, *, model: str) -> dict[str, Any]:
     }
 
 
-def _answer(one: Answered) -> dict[str, Any]:
+def _answer(found: Injection, one: Answered) -> dict[str, Any]:
     said = {
         name: {
             "answer": each.answer,
             "logprob": round(each.logprob, 4),
             "probability": float(f"{each.probability:.6g}"),
+            "probability_first": float(f"{each.first:.6g}"),
+            "correct": each.correct,
         }
         for name, each in (("before", one.before), ("after", one.after))
     }
     about = {"prompt": one.asked.prompt, "group": one.asked.group, "form": one.form}
+    about["fact"] = found.facts[one.asked.fact].prompt
     return {**about, **said, "status": one.status}

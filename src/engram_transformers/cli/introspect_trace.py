@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     looking.check_files(args)
     host = host_of(args, memory=None)
-    with progress("tracing", len(host.adapter.layers)) as advance:
+    advice = looking.without_mlp("--kind block")
+    with advice, progress("tracing", len(host.adapter.layers)) as advance:
         found = trace(
             host.adapter,
             host.tokens,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engram_transformers.cli.output import emit, note, say
 from engram_transformers.cli.parser import Parser, add_json, add_model, positive
-from engram_transformers.errors import StoreError
+from engram_transformers.errors import PlaceNotFound, StoreError
 
 if TYPE_CHECKING:
     from engram_transformers.introspection.organisation import Effect, Organisation
@@ -97,8 +98,23 @@ def check_files(args: argparse.Namespace) -> None:
 
         check()
     for path in (args.output, args.save_plot):
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise StoreError(f"{path} is a directory; name a file in it")
+        if not path.absolute().parent.is_dir():
             raise StoreError(f"{path}: its directory does not exist; make it first")
+
+
+@contextmanager
+def without_mlp(instead: str) -> Iterator[None]:
+    """Names the option that helps where a host has no such MLP, which takes no places here."""
+    try:
+        yield
+    except PlaceNotFound as error:
+        if error.found is None:
+            raise
+        raise PlaceNotFound(f"{error.found}; use {instead}") from error
 
 
 def finish(args: argparse.Namespace, data: dict[str, Any]) -> None:

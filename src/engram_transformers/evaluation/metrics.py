@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_WORD_END = re.compile(r"\w(?!\w|[^\w\s]\w)")
+"Not in front of a sign within a word or a number, as in 4.5 or Aix-en-Provence."
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -48,6 +50,15 @@ def exact(said: str, wanted: str) -> bool:
     """Whether an answer equals the wanted one after normalisation."""
     # Normalisation empties answers such as "A" or "+": those are compared as they are.
     return said.strip() == wanted.strip() or normalise(said) == normalise(wanted) != ""
+
+
+def begins(said: str, wanted: str) -> bool:
+    """Whether an answer begins with the wanted one, as whole words after normalisation."""
+    last = wanted.strip()[-1:]
+    # What ends in a sign, or in a script without spaces, has no end to be seen.
+    if not (last.isascii() and last.isalnum()) and said.strip().startswith(wanted.strip()):
+        return True
+    return any(exact(said[: end.end()], wanted) for end in _WORD_END.finditer(said))
 
 
 def contains(said: str, wanted: str) -> bool:

@@ -57,13 +57,15 @@ class Commutativity:
 
     @property
     def verdict(self) -> str:
-        """What can be said of the states."""
+        """What can be said of the states at the layer."""
         effect = self.organisation.effect(COMMUTATIVE)
         if effect is None:
             return "there are no unrelated pairs to compare with"
-        if effect.significant:
-            return "A*B and B*A are significantly more alike than unrelated facts"
-        return "A*B and B*A are not significantly more alike than unrelated facts"
+        told = "" if effect.significant else "not "
+        return (
+            f"at layer {self.layer} A*B and B*A are {told}significantly more alike than unrelated "
+            "facts"
+        )
 
 
 def commutativity(

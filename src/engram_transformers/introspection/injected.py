@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from engram_transformers.errors import BadInput
@@ -13,7 +15,11 @@ from engram_transformers.models.tokens import Form, HostTokens
 from engram_transformers.types import Fact
 
 Group = Literal["fact", "test", "reworded", "partner", "near"]
-_ARITHMETIC = re.compile(r"^\s*(\d+)(\s*)([-+*x×/])\s*(\d+)\s*=?\s*$")
+_NUMBER, _SIGN = r"\d+(?:\.\d+)?", r"\s*[-+*x×/]\s*"
+_CALCULATION = re.compile(rf"\s*{_NUMBER}(?:{_SIGN}{_NUMBER})+\s*=?\s*")
+_OF_TWO = re.compile(rf"\s*({_NUMBER})({_SIGN})({_NUMBER})(\s*=?)\s*")
+_ACTS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_ACTS |= {"x": operator.mul, "×": operator.mul}
 _COMMUTES = "+*x×"
 _SPOKEN = {"+": "plus", "-": "minus", "*": "times", "x": "times", "×": "times", "/": "divided by"}
 OTHERS = ("Rosenheim", "Alice Carter", "the northern harbour")
@@ -43,7 +49,7 @@ def injected_fact(text: str) -> Fact:
         prompt = prompt.strip()
     else:
         query, equals, answer = text.rpartition("=") if "=" in text else (text, "", "")
-        prompt = query + equals if _ARITHMETIC.match(query) else query.strip()
+        prompt = (query + equals if _CALCULATION.fullmatch(query) else query).strip()
     if not answer.strip() or not prompt.strip(" ="):
         raise BadInput(
             f"--fact {text!r} has no {'answer' if prompt.strip() else 'prompt'}; write "
@@ -57,26 +63,59 @@ def form_of(prompt: str, tokens: HostTokens, *, chat: bool = False) -> Form:
     return "chat" if tokens.turn and (chat or prompt.rstrip().endswith("?")) else "plain"
 
 
+def result_of(prompt: str) -> str | None:
+    """What an operation of two numbers comes to; None for any other prompt."""
+    parts = _OF_TWO.fullmatch(prompt)
+    if parts is None:
+        return None
+    a, sign, b = Decimal(parts[1]), parts[2].strip(), Decimal(parts[3])
+    if sign == "/" and (not b or a % b):
+        return None
+    return f"{_ACTS[sign](a, b).normalize():f}"
+
+
+def has_neighbours(fact: Fact) -> bool:
+    """Whether near prompts can be made of a fact: of its operands, or with another subject."""
+    return _CALCULATION.fullmatch(fact.prompt) is not None or bool(
+        fact.subject and fact.subject in fact.prompt
+    )
+
+
 def beside(fact: Fact, number: int) -> Iterator[Asked]:
-    """What is asked because of a fact: other wordings, its operands swapped, its neighbours."""
-    sum_ = _ARITHMETIC.match(fact.prompt)
-    if sum_:
-        yield from _beside_arithmetic(int(sum_[1]), sum_[3], int(sum_[4]), number)
-        return
-    lower = fact.prompt.lower()
-    first = fact.prompt[:1].lower() + fact.prompt[1:]
-    for text in dict.fromkeys((lower, f"Tell me, {first}")):
+    """What is asked because of a fact: other wordings, its operands swapped, its neighbours.
+
+    A chain such as `2+3*4=` has wordings alone.
+    """
+    for text in dict.fromkeys(_wordings(fact.prompt)):
         if text != fact.prompt:
             yield Asked(text, "reworded", number)
-    if fact.subject and fact.subject in fact.prompt:
+    if parts := _OF_TWO.fullmatch(fact.prompt):
+        yield from _operands(parts, number)
+    elif not _CALCULATION.fullmatch(fact.prompt) and has_neighbours(fact):
         for other in OTHERS:
-            yield Asked(fact.prompt.replace(fact.subject, other), "near", number)
+            yield Asked(fact.prompt.replace(fact.subject or "", other), "near", number)
 
 
-def _beside_arithmetic(a: int, sign: str, b: int, number: int) -> Iterator[Asked]:
-    for text in (f"{a} {sign} {b} =", f"What is {a}{sign}{b}?", f"{a} {_SPOKEN[sign]} {b} is"):
-        yield Asked(text, "reworded", number)
-    if sign in _COMMUTES and a != b:
-        yield Asked(f"{b}{sign}{a}=", "partner", number)
-    for text in (f"{a}{sign}{b + 1}=", f"{a + 1}{sign}{b}="):
-        yield Asked(text, "near", number)
+def _wordings(prompt: str) -> Iterator[str]:
+    if not _CALCULATION.fullmatch(prompt):
+        yield prompt.lower()
+        yield f"Tell me, {prompt[:1].lower()}{prompt[1:]}"
+        return
+    bare = prompt.strip(" =")
+    tight = _with_signs(bare, "{}".format)
+    yield f"{tight}=" if tight != bare else f"{_with_signs(bare, ' {} '.format)} ="
+    yield f"What is {bare}?"
+    yield f"{_with_signs(bare, lambda sign: f' {_SPOKEN[sign]} ')} is"
+
+
+def _with_signs(calculation: str, written: Callable[[str], str]) -> str:
+    return re.sub(_SIGN, lambda sign: written(sign.group().strip()), calculation)
+
+
+def _operands(parts: re.Match[str], number: int) -> Iterator[Asked]:
+    """The operands swapped, and others, written as the fact is."""
+    a, sign, b, end = parts.groups()
+    if sign.strip() in _COMMUTES and a != b:
+        yield Asked(f"{b}{sign}{a}{end}", "partner", number)
+    for one, other in ((a, Decimal(b) + 1), (Decimal(a) + 1, b)):
+        yield Asked(f"{one}{sign}{other}{end}", "near", number)

@@ -5,30 +5,35 @@ host, asked, and taken out again; what is asked is the edit as it was read back 
 `store`: a lookup memory, whose value is made of the answer and said late, where the question is
 recognised; the weights stay as they are.
 
-A fact counts as injected where the host writes its answer, and stops; not by any probability.
+A fact counts as injected where the host writes its answer, and stops; not by any probability. One
+whose answer it only begins with is told apart, and so is an answer that comes to other prompts.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from engram_transformers.attaching import attach
+from engram_transformers.attaching import attach, prompt_ends
 from engram_transformers.errors import BadInput
 from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.generate import generate
 from engram_transformers.evaluation.harm import loglikelihoods
-from engram_transformers.evaluation.metrics import Measure, exact, rate
+from engram_transformers.evaluation.metrics import Measure, begins, exact, rate
+from engram_transformers.introspection.asking import joining, wanted
 from engram_transformers.introspection.controls import CONTROLS
-from engram_transformers.introspection.injected import Asked, beside, form_of
+from engram_transformers.introspection.injected import Asked, beside, form_of, result_of
+from engram_transformers.introspection.scoring import score
 from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.memories.rank_one import RankOne, RankOneConfig
 from engram_transformers.memories.rank_one.edit import (
@@ -59,8 +64,14 @@ class Said:
     logprob: float
     "Of the injected answer, its end included, in nats."
     probability: float
+    first: float
+    "Probability that the injected answer is written first, whatever follows its last word."
     injected: bool
     "Whether the answer is the injected one."
+    begun: bool
+    "Whether the answer begins with the injected one."
+    correct: bool | None
+    "Whether it begins with what an operation comes to; None where the prompt is none."
 
 
 @dataclass(frozen=True)
@@ -74,10 +85,19 @@ class Answered:
 
     @property
     def status(self) -> str:
-        """`injected`, `already so`, `unchanged` or `changed`."""
+        """`injected`, `already so`, `unchanged`, `begun` (it begins so now, and goes on) or
+        `changed`."""
         if self.after.injected:
             return "already so" if self.before.injected else "injected"
-        return "unchanged" if self.after.answer == self.before.answer else "changed"
+        if self.after.answer == self.before.answer:
+            return "unchanged"
+        return "begun" if self.after.begun and not self.before.begun else "changed"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the injected answer came to a prompt that is no wording of its fact."""
+        fired = self.status in ("injected", "begun") and not self.after.correct
+        return fired and self.asked.group not in ("fact", "reworded")
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,20 @@ class Injection:
     def success(self) -> Measure:
         """The share of the facts that are answered as injected."""
         return rate(one.after.injected for one in self.group("fact"))
+
+    @property
+    def elsewhere(self) -> Measure:
+        """The share of prompts, none of them a wording of a fact, that now get its answer."""
+        return rate(one.elsewhere for one in self._others)
+
+    @property
+    def broken(self) -> Measure:
+        """The share of operations, none of them a fact, that were right and are wrong now."""
+        return rate(not one.after.correct for one in self._others if one.before.correct)
+
+    @property
+    def _others(self) -> list[Answered]:
+        return [one for one in self.answered if one.asked.group not in ("fact", "reworded")]
 
     @property
     def unchanged(self) -> Measure:
@@ -159,7 +193,7 @@ def inject(
     asker = Asker(adapter, tokens, facts, chat=chat, told=told)
     asked = [Asked(fact.prompt, "fact", n) for n, fact in enumerate(facts)]
     before = asker.said(asked)
-    _check_new(facts, before)
+    _check_new(facts, before, [asker.form(fact.prompt) for fact in facts])
     asked += _more(facts, tests, reworded)
     before += asker.said(asked[len(before) :])
     controls = asker.controls() if known is None else known
@@ -184,8 +218,10 @@ def inject(
         memory.layers if isinstance(memory, RankOne) else (),
         strength if route == "edit" else 1.0,
         tuple(
-            Answered(one, asker.form(one.prompt), b, a)
-            for one, b, a in zip(asked, before, after, strict=True)
+            _once(
+                Answered(one, asker.form(one.prompt), b, a)
+                for one, b, a in zip(asked, before, after, strict=True)
+            )
         ),
         tuple(zip(CONTROLS, same, strict=True)),
         undone,
@@ -195,27 +231,46 @@ def inject(
     )
 
 
-def _check_new(facts: Sequence[Fact], before: Sequence[Said]) -> None:
-    for fact, said in zip(facts, before, strict=True):
+def _check_new(facts: Sequence[Fact], before: Sequence[Said], forms: Sequence[Form]) -> None:
+    for fact, said, form in zip(facts, before, forms, strict=True):
         if said.injected:
             raise BadInput(
                 f"the model says {said.answer!r} to {fact.prompt!r} already; there is nothing to "
                 "inject. Give another answer"
             )
+        # In a chat an answer ends; plain text goes on, whatever is known.
+        if said.begun and form == "plain":
+            raise BadInput(
+                f"the model writes {fact.answer!r} first after {fact.prompt!r} already "
+                f"(P = {said.first:.2g}) and goes on: {said.answer!r}; nothing could be injected "
+                "but that it stops there. Give another answer, or ask through --chat, where "
+                "answers end"
+            )
 
 
 def _more(facts: Sequence[Fact], tests: Sequence[str], reworded: Sequence[str]) -> list[Asked]:
-    """What else is asked; nothing twice."""
-    found = [Asked(text, "test", 0) for text in tests]
-    found += [Asked(text, "reworded", 0) for text in reworded]
+    """What else is asked; nothing twice, but a test with the answer of each fact."""
+    found = [Asked(text, "reworded", 0) for text in reworded]
     found += [one for n, fact in enumerate(facts) for one in beside(fact, n)]
-    seen = {fact.prompt for fact in facts}
+    own, first = {fact.prompt for fact in facts}, dict[str, Asked]()
+    for one in found:
+        first.setdefault(one.prompt, one)
     # What a fact's neighbours are called matters more than that somebody asked for it too.
-    first = {one.prompt: one for one in reversed(found)}
-    ordered = dict.fromkeys(one.prompt for one in found)
-    rest = {one.prompt: one for one in found if one.group != "test"}
-    asked = [rest.get(prompt, first[prompt]) for prompt in ordered if prompt not in seen]
-    return sorted(asked, key=lambda one: ORDER.index(one.group))
+    new = [text for text in dict.fromkeys(tests) if text not in first]
+    asked = [*first.values(), *(Asked(text, "test", n) for text in new for n in range(len(facts)))]
+    return sorted(
+        (one for one in asked if one.prompt not in own), key=lambda one: ORDER.index(one.group)
+    )
+
+
+def _once(answered: Iterable[Answered]) -> Iterator[Answered]:
+    """Each test once: with the fact whose answer it got, or with the first."""
+    for _, same in groupby(answered, key=lambda one: (one.asked.prompt, one.asked.group)):
+        each = list(same)
+        if each[0].asked.group == "test":
+            yield max(each, key=lambda one: (one.after.injected, one.after.begun))
+        else:
+            yield from each
 
 
 def _write(memory: RankOne | Lookup, facts: Sequence[Fact], asker: Asker) -> None:
@@ -300,20 +355,41 @@ class Asker:
         if not asked:
             return []
         prompts = [self._ids(one.prompt) for one in asked]
-        wanted = [
-            self.tokens.answer_ids(
-                one.prompt, self.facts[one.fact].answer, form=self.form(one.prompt)
-            )
-            for one in asked
+        answers = [self.facts[one.fact].answer for one in asked]
+        whole = [
+            self.tokens.answer_ids(one.prompt, answer, form=self.form(one.prompt))
+            for one, answer in zip(asked, answers, strict=True)
         ]
-        likely = loglikelihoods(self.adapter, list(zip(prompts, wanted, strict=True)))
-        longest = max(LONGEST, *(len(ids) + 4 for ids in wanted))
-        written = self._generate(prompts, longest)
+        likely = loglikelihoods(self.adapter, list(zip(prompts, whole, strict=True)))
+        first = self._first(asked, prompts, answers)
+        texts = self._texts(asked, longest=max(LONGEST, *(len(ids) + 4 for ids in whole)))
         self.told("asking", len(asked), None)
         return [
-            _said(self.tokens.decode_answer(ids), one.logprob, self.facts[each.fact].answer)
-            for ids, one, each in zip(written, likely, asked, strict=True)
+            _said(one.prompt, texts[one.prompt], answer, logprob=each.logprob, first=share)
+            for one, answer, each, share in zip(asked, answers, likely, first, strict=True)
         ]
+
+    def _first(
+        self, asked: Sequence[Asked], prompts: Sequence[Sequence[int]], answers: Sequence[str]
+    ) -> list[float]:
+        """How likely each answer is written first, whatever follows its last word."""
+        own = [
+            wanted(self.tokens, i, one.prompt, answer, form=self.form(one.prompt))
+            for i, (one, answer) in enumerate(zip(asked, answers, strict=True))
+        ]
+        ids = [tuple(prompt) for prompt in prompts]
+        with prompt_ends(self.adapter.model, [len(prompt) for prompt in ids]):
+            found = score(self.adapter, ids, own, joining(self.adapter, self.tokens))
+        return [float(p) for p in found.logprobs.exp()]
+
+    def _texts(self, asked: Sequence[Asked], *, longest: int) -> dict[str, str]:
+        """What is written to each prompt."""
+        prompts = {one.prompt: self._ids(one.prompt) for one in asked}
+        written = self._generate(list(prompts.values()), longest)
+        return {
+            prompt: self.tokens.decode_answer(ids)
+            for prompt, ids in zip(prompts, written, strict=True)
+        }
 
     def controls(self) -> list[Trial]:
         """What the host says to the control prompts, ready to be checked."""
@@ -333,5 +409,14 @@ class Asker:
         return generate(self.adapter, prompts, max_new_tokens=longest, stop=self.tokens.stop)
 
 
-def _said(answer: str, logprob: float, wanted: str) -> Said:
-    return Said(answer, logprob, float(torch.tensor(logprob).exp()), exact(answer, wanted))
+def _said(prompt: str, answer: str, own: str, *, logprob: float, first: float) -> Said:
+    right = result_of(prompt)
+    return Said(
+        answer,
+        logprob,
+        math.exp(logprob),
+        first,
+        exact(answer, own),
+        begins(answer, own),
+        None if right is None else begins(answer, right),
+    )

@@ -142,10 +142,11 @@ def _type(effects: tuple[Effect, ...], row_less_column: float | None, p: float |
     significant = {one.relation: one for one in effects if one.significant}
     if not significant:
         return NONE
-    largest = max(significant, key=lambda name: significant[name].shift)
-    if largest in (SAME_ANSWER, COMMUTATIVE):
-        # Swapped operands have the same answer too: only other pairs with one answer can tell.
-        return TYPES[SAME_ANSWER if SAME_ANSWER in significant else COMMUTATIVE]
+    largest, *others = sorted(significant, key=lambda name: -significant[name].shift)
+    if largest == COMMUTATIVE and others[:1] == [SAME_ANSWER]:
+        # Swapped operands have the same answer too: only other pairs with one answer can tell,
+        # and those have to be more alike than what shares a row, a column or a category.
+        return TYPES[SAME_ANSWER]
     if largest not in (SAME_ROW, SAME_COLUMN):
         return TYPES[largest]
     both = {SAME_ROW, SAME_COLUMN} <= significant.keys()

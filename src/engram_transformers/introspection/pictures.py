@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -21,7 +22,7 @@ from engram_transformers.introspection.facts import FactSet
 from engram_transformers.introspection.memory import MemoryMap
 from engram_transformers.introspection.organisation import Organisation
 from engram_transformers.introspection.patching import EFFECTS, PatchSweep
-from engram_transformers.introspection.relations import ORDER
+from engram_transformers.introspection.relations import ORDER, relations_of
 from engram_transformers.introspection.retrieval import CLASSES, Retrieval
 from engram_transformers.introspection.tracing import Trace
 
@@ -39,6 +40,10 @@ RELATIONS = dict(zip(ORDER, (GREEN, PINK, BLUE, ORANGE, PURPLE), strict=True))
 KNOWN = dict(zip(CLASSES, ("#08519c", "#4a98c9", "#b0cfe8", "#e3e6ea"), strict=True))
 HAPPENED = dict(zip(EFFECTS, (BLUE, "#e8b48c", "#e3e6ea", "#8a919a"), strict=True))
 SHIFTS = "How much more alike than unrelated facts, by layer"
+NAME = 14
+"Points from one line's name to the next, at least."
+BINS = 24
+"Steps in which likeness is counted."
 LONGEST_AXIS = 24
 "Facts up to which a map names every one."
 
@@ -53,9 +58,9 @@ def draw_memory(found: MemoryMap, path: Path, *, model: str) -> None:
             parts.append((title, partial(_map, alike, facts, order, groups)))
     if found.sweep:
         parts.append((SHIFTS, lambda a: _shifts(a, found.sweep)))
-    elif found.organisation is not None and found.organisation.effects:
-        here = found.organisation
-        parts.append((f"Likeness by relation at layer {found.layer}", lambda a: _means(a, here)))
+    elif alike is not None and found.organisation is not None and found.organisation.effects:
+        title = f"Likeness of pairs at layer {found.layer}, by relation"
+        parts.append((title, lambda a: _spreads(a, alike, facts)))
     seen = found.retrieval
     if seen is not None:
         parts.append(("Log-probability of the whole answers, by layer", lambda a: _heard(a, seen)))
@@ -63,7 +68,8 @@ def draw_memory(found: MemoryMap, path: Path, *, model: str) -> None:
         if facts.has_operands:
             title = "Log-probability of the whole answers, by operands"
             parts.append((title, lambda a: _operands(a, facts, seen)))
-    verdict = "" if found.organisation is None else f": {found.organisation.type}"
+    here = found.organisation
+    verdict = "" if here is None else f": {here.type} at layer {found.layer}"
     title = f"{len(facts.facts)} {facts.name} facts in {model}{verdict}"
     _grid(title, parts, path)
 
@@ -251,16 +257,22 @@ def _shifts(axes: Axes, sweep: Sequence[tuple[int, Organisation]]) -> None:
     axes.set_xlabel("layer   (dots: p < 0.05 over all layers)", color=MUTED.light, size=9.5)
 
 
-def _means(axes: Axes, here: Organisation) -> None:
-    names = [one.relation.replace("_", " ") for one in here.effects] + ["unrelated"]
-    means = [one.mean for one in here.effects] + [here.unrelated_mean]
-    spread = [one.sd for one in here.effects] + [here.unrelated_sd]
-    colours = [RELATIONS[one.relation] for one in here.effects] + [RULE.light]
-    axes.barh(range(len(names)), means, xerr=spread, color=colours, height=0.6, ecolor=MUTED.light)
-    axes.set_yticks(range(len(names)), names, size=9, color=INK.light)
-    axes.invert_yaxis()
-    axes.axvline(0, color=MUTED.light, linewidth=0.9)
-    axes.set_xlabel("cosine, mean and standard deviation of pairs", color=MUTED.light, size=9.5)
+def _spreads(axes: Axes, alike: Array, facts: FactSet) -> None:
+    """Below one another how the cosines of each relation's pairs spread, and their means."""
+    related = relations_of(facts).pairs
+    cosines = {name: alike[pairs[:, 0], pairs[:, 1]] for name, pairs in related.items()}
+    steps = np.histogram_bin_edges(np.concatenate([*cosines.values()]), BINS)
+    for row, (name, found) in enumerate(cosines.items()):
+        colour, heights = RELATIONS.get(name, MUTED.light), np.histogram(found, steps)[0]
+        tops = row - 0.82 * heights / heights.max()
+        axes.stairs(tops, steps, baseline=row, fill=True, color=colour, alpha=0.25)
+        axes.stairs(tops, steps, baseline=row, color=colour, linewidth=1.1)
+        axes.vlines(found.mean(), row - 0.9, row, color=colour, linewidth=2.2)
+    names = [f"{name.replace('_', ' ')}\n{len(found)} pairs" for name, found in cosines.items()]
+    axes.set_yticks([row - 0.3 for row in range(len(names))], names, size=9, color=INK.light)
+    axes.set_ylim(len(names) - 0.96, -1)
+    axes.set_xlim(steps[0], steps[-1])
+    axes.set_xlabel("cosine, each relation by itself   (thick: mean)", color=MUTED.light, size=9.5)
 
 
 def _heard(axes: Axes, seen: Retrieval) -> None:
@@ -311,6 +323,8 @@ def _operands(axes: Axes, facts: FactSet, seen: Retrieval) -> None:
     image = axes.imshow(table, cmap="Blues")
     axes.set_xticks(range(len(across)), across, size=9, color=INK.light)
     axes.set_yticks(range(len(down)), down, size=9, color=INK.light)
+    axes.set_xlabel("second operand", color=MUTED.light, size=9.5)
+    axes.set_ylabel("first operand", color=MUTED.light, size=9.5)
     bar: Any = axes.figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8.5, colors=MUTED.light)
@@ -350,15 +364,21 @@ def _lines(
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
     ends = [(float(values[-1]) - low) / (high - low or 1) for values in series.values()]
-    for (name, _), spot in zip(series.items(), drawing.spread(ends, gap=0.075), strict=True):
+    gap = NAME * axes.figure.dpi / 72 / axes.bbox.height
+    spots = drawing.spread(ends, gap=gap)
+    for name, end, spot in zip(series, ends, spots, strict=True):
         axes.annotate(
             name,
-            (1.015, spot),
+            (1, end),
+            (1.035, spot),
             xycoords="axes fraction",
+            textcoords="axes fraction",
             size=9.5,
             va="center",
             color=colours[name],
             annotation_clip=False,
+            # From where a line ends to its name, which may have made room for another.
+            arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.7, "shrinkB": 1},
         )
 
 
@@ -412,11 +432,9 @@ def _grid(title: str, parts: Sequence[tuple[str, Callable[[Axes], None]]], path:
 
 def _title(figure: Figure, text: str, whole: tuple[float, float]) -> None:
     figure.patch.set_facecolor("#ffffff")
-    line = " ".join(text.split())
     at: dict[str, Any] = {"va": "top", "weight": "bold", "size": 12.5, "color": INK.light}
-    most = int(whole[0] / 7.2)
-    shown = line if len(line) <= most else f"{line[: most - 1]}…"
-    figure.text(14 / whole[0], 1 - 14 / whole[1], shown, **at)
+    lines = textwrap.wrap(text, int(whole[0] / 7.8), max_lines=2, placeholder=" …")
+    figure.text(14 / whole[0], 1 - 12 / whole[1], "\n".join(lines), **at)
 
 
 def _axes(figure: Figure, box: Box, whole: tuple[float, float]) -> Axes:

@@ -284,7 +284,10 @@ class Adapter:
         return _shape(linear)[1] == self.hidden_size
 
     def _missing(self, name: str, why: str, instead: str) -> PlaceNotFound:
-        return PlaceNotFound(f"{self.model_type} has no {name!r}: {why}. Use place={instead!r}.")
+        found = f"{self.model_type} has no {name!r}: {why}"
+        error = PlaceNotFound(f"{found}. Use place={instead!r}.")
+        error.found = found
+        return error
 
 
 def _at(root: nn.Module, path: str) -> nn.Module | None:

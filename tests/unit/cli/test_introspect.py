@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from engram_transformers import api
+from engram_transformers.introspection import pictures
+from engram_transformers.introspection.retrieval import Retrieval
 from engram_transformers.types import HostIdentity
 from hosts import HIDDEN, tiny, tiny_tokenizer
 from planted import PlantedStates
@@ -123,6 +125,9 @@ def test_a_planted_organisation_is_named(
     argv = ("introspect", "memory", "-l", "1", "--view", "neighbours")
     ran = engram(*argv)
     assert ran.status == 0 and f"Organization: {type.upper()}" in ran.out
+    row, column = "(6*2, 6*3, 6*4...)", "(2*6, 3*6, 4*6...)"
+    shown = {"row-dominant": [row, column], "column-dominant": [column, row]}.get(type, [])
+    assert re.findall(r"\(\d\*.*\)$", ran.out.partition(type.upper())[2], re.M) == shown
     found = engram(*argv, "--json").json
     relations = found["organization"]["relations"]
     sure = {name for name, one in relations.items() if one["p"] < 0.05}
@@ -249,6 +254,37 @@ def test_every_view_can_be_drawn(engram: Any, own: str, argv: list[str]) -> None
     assert ran.status == 0 and Path("x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_titles_name_the_layer_axes_the_operands_and_names_stand_at_their_lines(
+    engram: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[Any] = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    plot = ("--permutations", "99", "-l", "0", "--save-plot", "x.png")
+    engram("introspect", "memory", *plot)
+    ran = engram("introspect", "commutativity", *plot)
+    assert re.search(r"^At layer 0 A\*B and B\*A are ", ran.out, re.M)
+    engram("introspect", "arithmetic", "--n", "2", "--save-plot", "x.png")
+    titles = [figure.texts[0].get_text() for figure in drawn]
+    assert all("at layer 0" in title for title in titles[:2])
+    assert max(map(len, titles[1].splitlines())) <= 470 / 7.8  # one panel's width
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in drawn[0].axes]
+    assert ("second operand", "first operand") in labels
+    named = [note for axes in drawn[2].axes for note in axes.texts]
+    assert len(named) == 3 and all(abs(one.xyann[1] - one.xy[1]) < 0.1 for one in named)
+
+
+def test_a_single_fact_of_a_class_has_a_mark(engram: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {"memorised": 1, "partial": 0, "weak": 0, "not known": 63}
+    monkeypatch.setattr(Retrieval, "classes", lambda seen: drawn)
+    ran = engram("introspect", "memory", "--view", "retrieval")
+    assert re.search(r"memorised +1  #\n  partial +0 +\n", ran.out)
+
+
 def test_a_place_for_results_that_is_not_there_is_told_first(engram: Any) -> None:
     ran = engram("introspect", "memory", "-o", "nowhere/x.json")
     assert ran.status == 1 and "does not exist" in ran.err
+    Path("made").mkdir()
+    for option in ("-o", "--save-plot"):
+        ran = engram("introspect", "memory", option, "made")
+        assert ran.status == 1 and "is a directory" in ran.err

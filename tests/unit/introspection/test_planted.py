@@ -18,7 +18,7 @@ from engram_transformers.introspection.patching import patch
 from engram_transformers.introspection.tracing import trace
 from engram_transformers.types import HostIdentity
 from hosts import HIDDEN, tiny, tiny_tokenizer
-from planted import PlantedStates, Recalling, loud, saying
+from planted import PlantedStates, Recalling, loud, mixed, saying
 
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
 
@@ -98,6 +98,21 @@ def test_problems_are_different_and_bad_ones_are_refused() -> None:
     for wrong in ({"operations": ("division",)}, {"template": "{a}="}, {"template": "{a}{c}{b}"}):
         with pytest.raises(BadInput):
             problems(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "type"),
+    [(0.3, 0.15, "commutative-dominant"), (0.1, 0.35, "answer-dominant")],
+)
+def test_answers_dominate_only_if_their_own_pairs_do(row: float, answer: float, type: str) -> None:
+    host, facts = tiny_host(), fact_set("multiplication")
+    parts = {lambda a, b: frozenset((a, b)): 0.5, lambda a, b: a: row}
+    mixed(host, 1, parts | {lambda a, b: int(a) * int(b): answer})
+    found = look(host.adapter, host.tokens, facts, layer=1, view="neighbours").organisation
+    assert found is not None
+    swapped, same = found.effect("commutative"), found.effect("same_answer")
+    assert swapped is not None and same is not None and swapped.shift > same.shift
+    assert same.significant and found.type == type
 
 
 def test_commutativity_tells_one_state_from_two() -> None:

@@ -145,6 +145,8 @@ def test_spared_keys_hear_less_of_the_edit() -> None:
     [
         ("7*8=", None, "7*8="),
         ("What is 12 + 30?", None, "12 + 30"),
+        ("1.5*2=", None, "1.5*2="),
+        ("2+3*4 is", None, "2+3*4"),
         ("What port does the BILLING service use?", "billing service", "BILLING service"),
         ("The capital of Canada is", None, "Canada"),
         ("Who wrote the novel of Ada Lovelace?", None, "Ada Lovelace"),
@@ -333,6 +335,10 @@ def test_an_edit_is_read_back_as_it_was_saved_and_for_its_host_only(tmp_path: Pa
     )
     with pytest.raises(HostMismatch, match="make it anew"):
         load_edit(tmp_path / "new", host=other)
+    dotted = save_edit(edit, tmp_path / "v1.edit", host=one, about={})
+    assert [file.name for file in dotted] == ["v1.edit.safetensors", "v1.edit.json"]
+    for path in (tmp_path / "v1.edit", *dotted):
+        assert load_edit(path, host=one).strength == 0.5
     files[1].write_text("{}")
     with pytest.raises(StoreDamaged):
         load_edit(tmp_path / "new", host=one)

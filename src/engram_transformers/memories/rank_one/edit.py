@@ -1,7 +1,7 @@
 """An edit by itself: written into a host's weights, taken out again exactly, kept in a file.
 
 A file `NAME.safetensors` holds two tensors for each block, `NAME.json` says for which host they
-are.
+are. Either stands for both, and so does `NAME`, whatever dots it has.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Edit:
 def save_edit(
     edit: Edit, path: Path, *, host: HostIdentity, about: Mapping[str, Any]
 ) -> tuple[Path, Path]:
-    """Write an edit to `path` with the endings `.safetensors` and `.json`; both paths."""
+    """Write an edit to `path` with `.safetensors` and with `.json` behind it; both paths."""
     tensors: dict[str, Tensor] = {}
     for n, one in edit.blocks.items():
         tensors |= {f"{n}.reads": one.reads.contiguous(), f"{n}.values": one.values.contiguous()}
-    files = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    files = _files(path)
     save_file(tensors, files[0])
     described = {
         "format": FORMAT,
@@ -103,13 +103,17 @@ def save_edit(
 def load_edit(path: Path, *, host: HostIdentity) -> Edit:
     """The edit that `save_edit` wrote.
 
+    Args:
+        path: as it was given there, or either of the two files.
+
     Raises:
         HostMismatch: it was found for another host.
         StoreDamaged: the files are not those of an edit.
     """
+    tensor_file, description = _files(path)
     try:
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        tensors = load_file(path.with_suffix(".safetensors"))
+        described = json.loads(description.read_text(encoding="utf-8"))
+        tensors = load_file(tensor_file)
         found, blocks = described["host"], [int(n) for n in described["blocks"]]
         factors = {n: Factors(tensors[f"{n}.reads"], tensors[f"{n}.values"]) for n in blocks}
         strength = float(described["strength"])
@@ -121,6 +125,11 @@ def load_edit(path: Path, *, host: HostIdentity) -> Edit:
             f"({host.fingerprint}); make it anew for this host"
         )
     return Edit(factors, strength)
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    name = path.name.removesuffix(".safetensors").removesuffix(".json")
+    return path.with_name(f"{name}.safetensors"), path.with_name(f"{name}.json")
 
 
 def same_weights(adapter: Adapter, before: Mapping[int, Tensor]) -> bool:

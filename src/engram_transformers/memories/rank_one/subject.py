@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from engram_transformers.models.tokens import HostTokens
 from engram_transformers.routing.match import Stored, WordCounts, words
 
+_NUMBER = r"\d+(?:\.\d+)?"
 # With its equals sign, where it has one: that is read in sums alone, and a digit anywhere.
-_OPERATION = re.compile(r"\d+\s*[-+*/x×·÷]\s*\d+(?:\s*=)?")
+_OPERATION = re.compile(rf"{_NUMBER}(?:\s*[-+*/x×·÷]\s*{_NUMBER})+(?:\s*=)?")
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 
 
