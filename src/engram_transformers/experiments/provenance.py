@@ -15,6 +15,9 @@ import torch
 import engram_transformers
 from engram_transformers.api import Host
 
+MEASURED = ("src", "benchmarks", "pyproject.toml", ":(exclude)benchmarks/results")
+"Files of which a figure is made."
+
 
 def provenance(host: Host) -> dict[str, Any]:
     """Everything that one needs to run a measurement again."""
@@ -42,17 +45,21 @@ def origin(*, gpu: bool = False) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that was measured, marked where files differ from it."""
+    """The commit that was measured, marked where code differs from it."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():  # installed: whatever repository is around is not ours
         return os.environ.get("ENGRAM_COMMIT")
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit = _git(root, "describe", "--always", "--abbrev=12")
+        # What measurements leave behind is no other code than that of the commit.
+        changed = _git(root, "diff", "--name-only", "HEAD", "--", *MEASURED)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("ENGRAM_COMMIT")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -21,7 +21,7 @@ class RankOneConfig:
     "Blocks whose MLPs are changed, negative ones counted from the end; None: `AT` of the depth."
     along: bool = True
     "Whether each token of subject and answer has a key and a value; else the subject's last alone."
-    wordings: int = 2
+    wordings: int = 4
     "Of each prompt: as it stands, and put in so many other ways but one; more reach further."
     short: bool = False
     "Whether the shortest value is looked for: the rest changes less, and other wordings too."
