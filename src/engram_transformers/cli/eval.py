@@ -76,11 +76,11 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engram_transformers.cli.telling import Telling
-    from engram_transformers.experiments.bench import Bench, check_names
+    from engram_transformers.experiments.bench import Bench, check_experiments
     from engram_transformers.experiments.compare import result_path, run_and_keep
 
     experiment = _experiment(args)
-    check_names(experiment)
+    check_experiments(experiment)
     host = host_of(args, memory=None)
     with Telling() as told, Bench(host, told=told) as bench:
         result = run_and_keep(bench, experiment, args.out)

@@ -22,7 +22,7 @@ from engram_transformers.experiments.provenance import provenance
 from engram_transformers.experiments.spec import NONE, Experiment
 from engram_transformers.memory import Textual, Writable
 from engram_transformers.models.tokens import Form
-from engram_transformers.registry import memory_class
+from engram_transformers.registry import config_of
 from engram_transformers.types import Fact, Told
 
 EXAMPLES = 8
@@ -257,7 +257,7 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
     return {name: v.as_dict() for name, v in measured.items() if v.n} | rest
 
 
-def check_names(*experiments: Experiment) -> None:
+def check_experiments(*experiments: Experiment) -> None:
     """Raise what is wrong with experiments before any work is done for them."""
     for one in experiments:
         _check(one)
@@ -268,7 +268,7 @@ def check_names(*experiments: Experiment) -> None:
 
 def _check(experiment: Experiment) -> None:
     if experiment.memory != NONE:
-        memory_class(experiment.memory)
+        config_of(experiment.memory, experiment.options)
     if experiment.control == "context" and experiment.task != "needle":
         raise BadInput(f"the control 'context' is for needle, not for {experiment.task}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from engram_transformers.errors import EngramError, StoreDamaged, StoreError, StoreTooNew
 from engram_transformers.evaluation.result import read_result, write_records, write_result
-from engram_transformers.experiments.bench import Bench, check_names
+from engram_transformers.experiments.bench import Bench, check_experiments
 from engram_transformers.experiments.spec import Experiment
 
 
@@ -43,7 +43,7 @@ def check_folder(folder: Path, experiments: Sequence[Experiment]) -> None:
         path = result_path(folder, experiment)
         if path.exists():
             read_result(path)
-    check_names(*experiments)
+    check_experiments(*experiments)
 
 
 def pending(

@@ -45,21 +45,26 @@ def origin(*, gpu: bool = False) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit that was measured, marked where code differs from it."""
+    """The commit that was measured."""
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():  # installed: whatever repository is around is not ours
-        return os.environ.get("ENGRAM_COMMIT")
+    # Installed: whatever repository is around is not ours.
+    found = commit_of(root) if (root / ".git").exists() else None
+    return found or os.environ.get("ENGRAM_COMMIT")
+
+
+def commit_of(root: Path) -> str | None:
+    """The commit of a repository, marked where code differs from it; None without git.
+
+    What measurements leave behind is no other code than that of the commit.
+    """
     try:
-        commit = _git(root, "describe", "--always", "--abbrev=12")
-        # What measurements leave behind is no other code than that of the commit.
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
         changed = _git(root, "diff", "--name-only", "HEAD", "--", *MEASURED)
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("ENGRAM_COMMIT")
+        return None
     return f"{commit}-dirty" if changed else commit
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -86,6 +86,11 @@ def test_eval_says_what_is_wrong(engram: Any, argv: tuple[str, ...], said: str) 
     assert ran.status == 2 and said in ran.err
 
 
+def test_a_wrong_option_is_told_before_a_host_is_loaded(engram: Any) -> None:
+    ran = engram("eval", "doors", "--set", "adress=exact", "--model", "./nowhere")
+    assert ran.status == 2 and "no option 'adress'" in ran.err
+
+
 def test_eval_without_data_says_where_to_get_it(
     engram: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -126,10 +131,18 @@ def test_an_interrupted_comparison_goes_on(
 
 
 def test_an_experiment_that_fails_does_not_stop_the_others(engram: Any, experiments: Path) -> None:
-    (experiments / "doors/lookup/exact.json").write_text('{"n": 2, "options": {"top_k": 3}}')
+    late = experiments / "doors/rank_one/late.json"
+    late.parent.mkdir()
+    late.write_text('{"n": 2, "options": {"layers": [99]}}')
     ran = engram("compare", str(experiments), "-o", "kept", "--json")
-    assert ran.status == 1 and len(ran.json["done"]) == 1
-    assert "no option 'top_k'" in ran.json["failed"][0]["error"]
+    assert ran.status == 1 and len(ran.json["done"]) == 2
+    assert "99" in ran.json["failed"][0]["error"]
+
+
+def test_a_wrong_option_is_told_before_any_experiment(engram: Any, experiments: Path) -> None:
+    (experiments / "doors/lookup/exact.json").write_text('{"n": 2, "options": {"top_k": 3}}')
+    ran = engram("compare", str(experiments), "-o", "kept")
+    assert ran.status == 2 and "no option 'top_k'" in ran.err and not Path("kept").exists()
 
 
 @pytest.mark.parametrize(
