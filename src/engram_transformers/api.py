@@ -403,11 +403,12 @@ def _check_options(directory: Directory, options: Mapping[str, Any], *, kind: st
             f"{directory.path} is a {directory.kind} memory, not {kind}; the kind of a memory is "
             "fixed when it is created"
         )
+    stored = config_of(directory.kind, directory.config)
     asked = config_of(directory.kind, {**directory.config, **options})
     for name in options:
-        value = getattr(asked, name)
-        if directory.config.get(name) != (list(value) if isinstance(value, tuple) else value):
+        value, kept = getattr(asked, name), getattr(stored, name)
+        if value != kept:
             raise BadInput(
-                f"{directory.path} was created with {name}={directory.config.get(name)!r}, not "
-                f"{value!r}; options of a memory are fixed when it is created"
+                f"{directory.path} was created with {name}={kept!r}, not {value!r}; "
+                "options of a memory are fixed when it is created"
             )

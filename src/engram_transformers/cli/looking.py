@@ -93,17 +93,26 @@ def layer(text: str) -> int | Literal["auto", "all"]:
 
 def check_files(args: argparse.Namespace) -> None:
     """Nobody should learn after a minute that what was found cannot be kept."""
-    if args.save_plot:
+    check_plot(args.save_plot)
+    _check_file(args.output)
+
+
+def check_plot(path: Path | None) -> None:
+    """Likewise of a picture; `MissingExtra` where none can be drawn."""
+    if path is not None:
         from engram_transformers.evaluation.report.drawing import check
 
         check()
-    for path in (args.output, args.save_plot):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise StoreError(f"{path} is a directory; name a file in it")
-        if not path.absolute().parent.is_dir():
-            raise StoreError(f"{path}: its directory does not exist; make it first")
+    _check_file(path)
+
+
+def _check_file(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"{path}: its directory does not exist; make it first")
 
 
 @contextmanager

@@ -44,6 +44,7 @@ COMMANDS = {
     "import": "teach the facts of an export",
     "stats": "counts and sizes of a memory",
     "train": "train a memory on files of facts, with checkpoints and a card",
+    "gate": "train the gate of a learned route, and score it",
     "eval": "teach a memory a task's facts and measure it",
     "compare": "run many experiments and keep their results",
     "study": "answer a question by many measurements, with tables, plots and a page",

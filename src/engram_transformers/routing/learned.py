@@ -114,7 +114,7 @@ class LearnedGate(nn.Module):
         if found["host"] != host:
             raise HostMismatch(
                 f"the gate in {folder} was trained on the host {found['host']}, and this one is "
-                f"{host}; train one for it with training.gate.train_gate"
+                f"{host}; train one for it with `engram gate`"
             )
         gate = cls(found["hidden"], layer=found["layer"], host=host, width=found["width"])
         try:

@@ -19,6 +19,8 @@ LETTER, LINE, WIDTH, LEFT = 0.085, 0.3, 9.0, 0.15
 "Inches: a letter's width, a line's height, the picture's width, its margins."
 Cell = tuple[float, str, float]
 "Where a token stands, its text, its number."
+BLUE = "#0069a8"
+_COUNT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5}
 _PLAIN: dict[str, Any] = {"va": "center", "parse_math": False}
 
 
@@ -76,19 +78,22 @@ def calibration(points: Sequence[CurvePoint], path: Path, *, title: str) -> None
     check()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.4), facecolor=PAPER.light, layout="tight")
-    axes = figure.add_subplot(facecolor=PAPER.light)
+    figure = Figure(figsize=(4.6, 5.2), facecolor=PAPER.light, layout="tight")
+    axes, counts = figure.subplots(2, sharex=True, height_ratios=(5, 1))
     axes.plot([0, 1], [0, 1], color=RULE.light, lw=1)
     for one in points:
         at, found = one.said, one.found
         axes.plot([at, at], [found.low, found.high], color=MUTED.light, lw=1)
-        axes.plot([at], [found.value], "o", color="#0069a8")
-        axes.annotate(
-            f"n={found.n}", (at, found.value), (5, 4), textcoords="offset points", fontsize=7.5
-        )
+        axes.plot([at], [found.value], "o", color=BLUE)
+        counts.bar(at, found.n, width=0.04, color=BLUE)
+        counts.annotate(str(found.n), (at, found.n), (0, 2), ha="center", **_COUNT)
     axes.set_title(title, parse_math=False)
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.set(xlabel="probability that the gate gave", ylabel="share that was a look-up, 95 %")
+    axes.set(ylim=(-0.03, 1.03), ylabel="share that was a look-up, 95 %")
+    counts.set(xlim=(-0.03, 1.03), xlabel="probability that the gate gave", ylabel="prompts")
+    counts.set_yticks([])
+    counts.margins(y=0.3)
+    for each in (axes, counts):
+        each.set_facecolor(PAPER.light)
     _write(figure, path)
 
 

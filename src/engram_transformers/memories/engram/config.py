@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from engram_transformers.errors import BadInput
@@ -79,6 +80,9 @@ class EngramConfig:
         if self.table_rate is None:
             # The row of a key is read, and so moved, once an epoch.
             object.__setattr__(self, "table_rate", OWN_RATE if self.layout == "span" else 5.0)
+        if self.route_gate is not None:  # a memory is opened from other directories, too
+            gate = Path(self.route_gate).expanduser().absolute()
+            object.__setattr__(self, "route_gate", str(gate))
         if self.zero is None:
             object.__setattr__(self, "zero", "value" if self.similar else "rows")
         _check_choice("zero", str(self.zero), ("rows", "value"))

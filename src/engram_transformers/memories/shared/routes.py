@@ -50,7 +50,7 @@ def open_route(
 def _gate(directory: str | None, adapter: Adapter, tokens: HostTokens) -> LearnedGate:
     if directory is None:
         raise BadInput(
-            "route='learned' needs a trained gate; train one with training.gate.train_gate, save "
-            "it, and name its directory with route_gate"
+            "route='learned' needs a trained gate; train one with `engram gate` and name its "
+            "directory with route_gate"
         )
     return LearnedGate.load(directory, host=fingerprint(adapter.model, tokens.tokenizer))
