@@ -99,13 +99,24 @@ def _times(pairs: dict[str, tuple[list[Row], list[Row]]]) -> str:
     for clock in ("processor", "wall"):
         head += [f"{clock} s, {OURS}", f"{clock} s, {THEIRS}", f"{clock}, times as long by theirs"]
     lines = [_line(head), "|---" * len(head) + "|"]
-    for method, (ours, theirs) in pairs.items():
+    for method, pair in pairs.items():
+        ours, theirs = _in_turn(*pair)
+        if not ours:
+            continue
         cells = [method, str(len(ours))]
         for clock in ("processor", "wall"):
             own, others = ([row[clock] for row in rows] for rows in (ours, theirs))
             cells += [_spent(mean(own)), _spent(mean(others)), _spent(ratio(others, own))]
         lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _in_turn(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The facts that one run has edited on both sides: a machine's seconds are its day's."""
+    both = [
+        pair for pair in zip(ours, theirs, strict=True) if len({r["commit"] for r in pair}) == 1
+    ]
+    return [one for one, _ in both], [other for _, other in both]
 
 
 def _undone(stored: Row) -> str:

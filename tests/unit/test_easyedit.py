@@ -115,6 +115,9 @@ def test_it_goes_on_where_it_stopped_and_shows_what_is_there(
     assert f"| ROME | {OURS} | 2 |" in text and f"| none | {BARE} | 2 |" in text
     assert "| ROME | 2 | 1.0 <sub>1.0 to 1.0</sub> | 3.0 <sub>3.0 to 3.0</sub> | 3.0" in text
     assert "After 7 of 7 edits" in text and "EasyEdit `abc`" in text
+    stored["edits"][-1]["commit"] = "another"  # seconds of another day are not set beside ours
+    text = tables(stored)
+    assert f"| ROME | {OURS} | 2 |" in text and "| ROME | 1 | 1.0" in text
 
 
 def test_the_best_setting_is_the_one_that_says_most_and_keeps_most() -> None:
