@@ -15,7 +15,7 @@ METHODS = ("rome", "memit", "alphaedit")
 class RankOneConfig:
     """A change of rank one for each fact, in the output projection of MLPs."""
 
-    method: Method = "rome"
+    method: Method = "memit"
     "How the changes of all facts are solved for: each alone, by least squares, or in a null space."
     layers: tuple[int, ...] | None = None
     "Blocks whose MLPs are changed, negative ones counted from the end; None: `AT` of the depth."
