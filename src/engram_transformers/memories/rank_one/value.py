@@ -64,6 +64,8 @@ MOMENTUM = 0.7
 "Of the search: how much of a step is that of the one before."
 HALVINGS = 5
 "To find how much of the value found is enough."
+NEARLY = 3
+"The first of these, which one question spares where less of a short value is too little."
 PARTS = (1.0, 0.5)
 "Of what may be written beyond what is enough."
 SHORTER = 14
@@ -248,10 +250,16 @@ class _Search:
         self, value: Tensor, sure: float, reads: Mapping[int, Tensor]
     ) -> tuple[Tensor, float]:
         """As much of a value as it takes, since the last step is long; and how sure that is."""
-        least, enough = 0.0, 1.0
-        for _ in range(HALVINGS):
+
+        def sure_of(share: float) -> float:
+            return self._sure(self._answers(value * share, reads))
+
+        nearly = 1 - 0.5**NEARLY
+        skipped = NEARLY if self.config.short and sure_of(nearly) < self.config.sure else 0
+        least, enough = nearly if skipped else 0.0, 1.0
+        for _ in range(HALVINGS - skipped):
             share = (least + enough) / 2
-            now = self._sure(self._answers(value * share, reads))
+            now = sure_of(share)
             if now >= self.config.sure:
                 enough, sure = share, now
             else:
