@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from engram_transformers.api import Host, load
-from engram_transformers.evaluation.report.heatmap import CurvePoint, calibration
+from engram_transformers.cli.gate import draw
 from engram_transformers.experiments.provenance import provenance
 from engram_transformers.routing.rules import SHORT, LookupPatternDetector
 from engram_transformers.training.gate import GateScore, end_states, score, train_gate
@@ -51,8 +51,7 @@ def main() -> None:
     drawn = {"layer": usual, "trained": found.trained, "calibrated": found.calibrated}
     result = {"provenance": provenance(host), "drawn": drawn, "rows": rows}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    points = [CurvePoint(one.said, one.found) for one in found.held_out.bins]
-    calibration(points, options.out.with_suffix(".png"), title="Learned gate, held-out kinds")
+    draw(found, options.out.with_suffix(".png"))
 
 
 def table(found: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from engram_transformers.cli import looking
 from engram_transformers.cli.opening import host_of
 from engram_transformers.cli.output import emit, note, say
 from engram_transformers.cli.parser import Parser, add_json, add_model
+from engram_transformers.errors import StoreError
 
 if TYPE_CHECKING:
     from engram_transformers.training.gate import GateScore, TrainedGate
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from engram_transformers.training.gate_prompts import held_out_prompts, training_prompts
 
     looking.check_plot(args.save_plot)
+    _check_folder(args.out)
     host = host_of(args, memory=None)
     count = len(training_prompts()) + len(held_out_prompts())
     with Telling() as told:
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         )
     found.gate.save(args.out, about=found.about())
     if args.save_plot:
-        _draw(found, args.save_plot)
+        draw(found, args.save_plot)
     if args.json:
         emit(_as_dict(found, args.out, host.identity.id))
     else:
@@ -70,7 +72,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(found: TrainedGate, path: Path) -> None:
+def _check_folder(path: Path) -> None:
+    """A gate that is replaced would change what memories behind it do."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path} is there already and not an empty folder; name another one")
+
+
+def draw(found: TrainedGate, path: Path) -> None:
+    """Write the gate's calibration curve on held-out prompts as a PNG."""
     from engram_transformers.evaluation.report.heatmap import CurvePoint, calibration
 
     points = [CurvePoint(one.said, one.found) for one in found.held_out.bins]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engram_transformers.errors import StoreError
 from engram_transformers.evaluation.metrics import wilson
 from engram_transformers.evaluation.report import drawing
-from engram_transformers.evaluation.report.palette import INK, MUTED, RULE
+from engram_transformers.evaluation.report.palette import BLUE, INK, MUTED, RULE
 from engram_transformers.introspection.arithmetic import Arithmetic
 from engram_transformers.introspection.commutativity import Commutativity
 from engram_transformers.introspection.facts import FactSet
@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]
 "Left, top, width and height in points; the top is measured from the top of the paper."
 
 # Hues that people with any kind of colour blindness can tell apart (Okabe and Ito, 2008).
-BLUE, ORANGE, GREEN, PINK, PURPLE = "#0069a8", "#cf5300", "#00815d", "#b4467f", "#6f51b5"
+ORANGE, GREEN, PINK, PURPLE = "#cf5300", "#00815d", "#b4467f", "#6f51b5"
 RELATIONS = dict(zip(ORDER, (GREEN, PINK, BLUE, ORANGE, PURPLE), strict=True))
 KNOWN = dict(zip(CLASSES, ("#08519c", "#4a98c9", "#b0cfe8", "#e3e6ea"), strict=True))
 HAPPENED = dict(zip(EFFECTS, (BLUE, "#e8b48c", "#e3e6ea", "#8a919a"), strict=True))

@@ -136,7 +136,7 @@ def test_an_experiment_that_fails_does_not_stop_the_others(engram: Any, experime
     late.write_text('{"n": 2, "options": {"layers": [99]}}')
     ran = engram("compare", str(experiments), "-o", "kept", "--json")
     assert ran.status == 1 and len(ran.json["done"]) == 2
-    assert "99" in ran.json["failed"][0]["error"]
+    assert "layer 99" in ran.json["failed"][0]["error"]
 
 
 def test_a_wrong_option_is_told_before_any_experiment(engram: Any, experiments: Path) -> None:

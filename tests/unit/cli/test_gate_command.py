@@ -37,6 +37,11 @@ def test_what_cannot_be_kept_is_told_at_once(engram: Any) -> None:
     ran = engram("gate", "-o", "gate", "--save-plot", "nowhere/c.png", "-m", "./no-model")
     assert ran.status == 1 and "its directory does not exist" in ran.err
     assert not Path("gate").exists()
+    Path("gate").mkdir()
+    Path("gate/gate.json").write_text("{}")
+    ran = engram("gate", "-o", "gate", "-m", "./no-model")
+    assert ran.status == 1 and "name another" in ran.err
+    assert Path("gate/gate.json").read_text() == "{}"
 
 
 def test_a_block_that_is_not_there(engram: Any) -> None:

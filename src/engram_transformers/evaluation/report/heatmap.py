@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.drawing import check
-from engram_transformers.evaluation.report.palette import INK, MUTED, PAPER, RULE
+from engram_transformers.evaluation.report.palette import BLUE, INK, MUTED, PAPER, RULE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ LETTER, LINE, WIDTH, LEFT = 0.085, 0.3, 9.0, 0.15
 "Inches: a letter's width, a line's height, the picture's width, its margins."
 Cell = tuple[float, str, float]
 "Where a token stands, its text, its number."
-BLUE = "#0069a8"
 _COUNT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5}
 _PLAIN: dict[str, Any] = {"va": "center", "parse_math": False}
 

@@ -21,13 +21,15 @@ class Colour:
     marker: str = "o"
 
 
+BLUE = "#0069a8"
+"Of pictures with one colour, on light paper."
 INK = Colour("#1f2329", "#e8eaed")
 MUTED = Colour("#5b636e", "#a3abb5")
 RULE = Colour("#d6dadf", "#3a4048")
 PAPER = Colour("#fffffe", "#16191d")
 
 _KNOWN = {
-    "lookup": Colour("#0069a8", "#4fb0ee", "o"),
+    "lookup": Colour(BLUE, "#4fb0ee", "o"),
     "text/retrieval": Colour("#cf5300", "#ff8a47", "s"),
     "text/examples": Colour("#a07800", "#e6c04a", "^"),
     "lora": Colour("#00815d", "#2fc597", "D"),
