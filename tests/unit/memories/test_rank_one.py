@@ -13,6 +13,7 @@ from engram_transformers.api import Host
 from engram_transformers.attaching import attach
 from engram_transformers.errors import BadInput, HostMismatch, PlaceNotFound, StoreDamaged
 from engram_transformers.memories.rank_one import RankOne, RankOneConfig, reference, statistics
+from engram_transformers.memories.rank_one.config import METHODS
 from engram_transformers.memories.rank_one.edit import (
     Edit,
     Factors,
@@ -28,6 +29,7 @@ from engram_transformers.memories.rank_one.solve import (
     Metric,
     balanced,
     gentle,
+    null_space,
     shortest,
     solve,
 )
@@ -99,9 +101,17 @@ def test_the_solve_equals_the_published_formulas() -> None:
     found = values.T @ solve(keys, moved, method="memit", ridge=0.7)
     assert torch.allclose(found, reference.memit(keys, values, ridged, ridge=0.7))
     hidden = Metric(moment, "alphaedit", null=0.2)
-    projector = hidden.space @ hidden.space.T
+    projector = null_space(moment, 0.2) @ null_space(moment, 0.2).T
+    times = float((hidden(keys) @ keys.T).trace() / (keys @ projector @ keys.T).trace())
     found = values.T @ solve(keys, hidden(keys), method="alphaedit", ridge=0.7)
-    assert torch.allclose(found, reference.alphaedit(keys, values, projector, ridge=0.7))
+    assert torch.allclose(found, reference.alphaedit(keys, values, projector, ridge=0.7 / times))
+
+
+def test_a_ridge_is_the_same_share_of_what_ordinary_keys_ask_for_by_every_method() -> None:
+    moment = a_moment()
+    for method in METHODS:
+        metric = Metric(moment, method, null=0.2)
+        assert float(metric(moment).trace()) == pytest.approx(len(moment), rel=0.01), method
 
 
 def test_the_null_space_leaves_covered_keys_as_they_were_and_moves_others() -> None:

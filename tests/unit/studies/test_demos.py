@@ -82,6 +82,11 @@ def test_a_route_keeps_an_engram_from_what_nobody_asked(folder: Path) -> None:
     assert general["span, route always"].value == general["bare host"].value == 1
     assert general["deepseek, route always"].value < general["deepseek, route rules"].value
     assert "route open" not in general["span, route always"].more
+    # Its gate is trained anew, on prompts of its own; where it shuts, the host is as it was.
+    opened = keys["deepseek, route learned"].more["route open"]
+    assert opened > 0 and keys["deepseek, route learned"].value <= opened
+    shut = 1 - general["deepseek, route learned"].more["route open"]
+    assert general["deepseek, route learned"].value >= shut
 
 
 def test_what_the_host_knew_is_counted_before_and_after() -> None:
@@ -135,7 +140,7 @@ def test_demonstrations_have_settings_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"keys": 0}, {"demos": ("x",)}, {"routes": ("learned",)}, {"layouts": ("similar",)}]
+    "wrong", [{"keys": 0}, {"demos": ("x",)}, {"routes": ("open",)}, {"layouts": ("similar",)}]
 )
 def test_options_make_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput):

@@ -7,11 +7,13 @@ With keys ``K`` (n, inputs), what is to be added to their outputs ``V`` (n, outp
 
     rome         M = C^-1     A = diag(G)^-1        each fact alone (Meng et al. 2022)
     memit        M = C^-1     A = (G + ridge I)^-1  all facts by least squares (Meng et al. 2023)
-    alphaedit    M = P        A = (G + ridge I)^-1  in the null space of C (Fang et al. 2025)
+    alphaedit    M ~ P        A = (G + ridge I)^-1  in the null space of C (Fang et al. 2025)
 
 where ``C = E[k k']`` are the keys of ordinary text and ``P`` projects onto the directions that
-these hardly have. ``memit`` is the published ``V' K (ridge C + K'K)^-1`` turned about, so that
-what has to be inverted has the size of the facts and not of the layer; so is ``alphaedit``.
+these hardly have, times what gives ``M C`` the trace that it has in the other two: then a ridge is
+the same share of what ordinary keys ask for, whatever the metric. ``memit`` is the published
+``V' K (ridge C + K'K)^-1`` turned about, so that what has to be inverted has the size of the facts
+and not of the layer; so is ``alphaedit``.
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ from engram_transformers.memories.rank_one.config import Method
 
 ROUNDING = 1e-4
 "Of the mean of C's diagonal, added to it: a sample of keys does not reach every direction."
-
-
 SPARE = 1.0
 "Of the mean of G's diagonal over spared keys, added to it; the less, the more they are spared."
 Moving = Callable[[Tensor], Tensor]
@@ -49,18 +49,21 @@ class Metric:
 
     def __init__(self, moment: Tensor, method: Method, *, null: float) -> None:
         exact = moment.double()
+        # What C has besides in every direction.
+        rounding = ROUNDING * exact.diagonal().mean()
         if method == "alphaedit":
-            self._factor, self.space = None, null_space(exact, null)
+            space = null_space(exact, null)
+            heard = (space.T @ exact @ space).trace() + rounding * space.shape[1]
+            self._factor, self.space = None, space * (len(exact) / heard).sqrt()
         else:
-            ridge = ROUNDING * exact.diagonal().mean()
-            self._factor = torch.linalg.cholesky(exact + ridge * torch.eye(len(exact)).to(exact))
+            self._factor = torch.linalg.cholesky(exact + rounding * torch.eye(len(exact)).to(exact))
 
     def __call__(self, keys: Tensor) -> Tensor:
         """(n, inputs) ``K M`` of keys (n, inputs), in float64."""
         keys = keys.double()
         if self._factor is None:
-            shown: Tensor = keys @ self.space @ self.space.T
-            return shown
+            seen: Tensor = keys @ self.space @ self.space.T
+            return seen
         moved: Tensor = torch.cholesky_solve(keys.T, self._factor).T
         return moved
 

@@ -24,13 +24,13 @@ def open_route(
     *,
     adapter: Adapter,
     tokens: HostTokens,
-    gate: str | None = None,
+    gate: LearnedGate | str | None = None,
     threshold: float | None = None,
 ) -> Route | None:
     """The route of this name; None for `always`, which needs none.
 
     Args:
-        gate: directory of the trained gate that `learned` decides by.
+        gate: the trained gate that `learned` decides by, or its directory.
         threshold: from which score on; None: the route's own.
 
     Raises:
@@ -47,10 +47,12 @@ def open_route(
     return route if route is None or threshold is None else replace(route, threshold=threshold)
 
 
-def _gate(directory: str | None, adapter: Adapter, tokens: HostTokens) -> LearnedGate:
-    if directory is None:
+def _gate(gate: LearnedGate | str | None, adapter: Adapter, tokens: HostTokens) -> LearnedGate:
+    if gate is None:
         raise BadInput(
             "route='learned' needs a trained gate; train one with `engram gate` and name its "
             "directory with route_gate"
         )
-    return LearnedGate.load(directory, host=fingerprint(adapter.model, tokens.tokenizer))
+    if isinstance(gate, LearnedGate):
+        return gate
+    return LearnedGate.load(gate, host=fingerprint(adapter.model, tokens.tokenizer))

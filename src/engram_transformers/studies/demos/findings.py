@@ -22,7 +22,8 @@ NOTES = (
     "`rules` also opens for questions that begin as questions for one fact do, such as those for "
     "capitals; `unsure` closes where the bare host is sure of its own answer: above a "
     "mean probability of its first tokens that is calibrated on other capitals and on facts that "
-    "were made up.",
+    "were made up; `learned` goes by a gate that is trained on labelled prompts, look-ups such as "
+    "`PORT:SSH` and questions for capitals among them.",
     "4: a trained memory has been taught its facts before, by training; nothing is written while "
     "the text is read.",
     "5, the pre-populated memory, is the study `prepopulation`.",

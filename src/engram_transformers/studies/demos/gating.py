@@ -15,6 +15,8 @@ from engram_transformers.evaluation.task import Question
 from engram_transformers.memories.engram import Engram
 from engram_transformers.memories.shared.routed import Routed
 from engram_transformers.memories.shared.routes import RouteName, open_route
+from engram_transformers.routing.learned import LearnedGate
+from engram_transformers.routing.route import Route
 from engram_transformers.studies.demos.facts import capitals, keys_of
 from engram_transformers.studies.demos.options import Options
 from engram_transformers.studies.demos.sureness import calibrated
@@ -26,6 +28,8 @@ from engram_transformers.studies.trained import (
     train,
     unchanged,
 )
+from engram_transformers.training.gate import train_gate
+from engram_transformers.training.gate_prompts import held_out_prompts, training_prompts
 from engram_transformers.types import Fact, Told
 
 
@@ -44,17 +48,37 @@ def gated(host: Host, layout: str, options: Options, *, seed: int, told: Told) -
     task, facts = keys_of("gating", options.gated, seed=seed)
     cases = answers(host, questions := capitals(task), told)
     known = [q for q, case in zip(questions, cases, strict=True) if case.contains or case.exact]
-    sure = calibrated(host, told)
+    sure, gate = calibrated(host, told), _gate(host, options, seed, told)
     asked = Asked(_prompts(facts), demo_data().unrelated, known)
     with fresh(host, "engram", **options.memory(layout), seed=seed) as memory:
         trained = train(host, [memory], facts, told)
-    at = {"unsure": sure.threshold}
+    needs: dict[str, dict[str, Any]] = {
+        "unsure": {"threshold": sure.threshold},
+        "learned": {"gate": gate},
+    }
     routes = {
-        name: _behind(host, memory, name, asked, told, threshold=at.get(name))
+        name: _behind(host, memory, _route(host, name, **needs.get(name, {})), asked, told)
         for name in options.routes
     }
     bare = _measured(host, asked, told)
     return {"bare host": bare, "routes": routes, "sure": asdict(sure), **trained}
+
+
+def _gate(host: Host, options: Options, seed: int, told: Told) -> LearnedGate | None:
+    """A gate that is trained on labelled prompts, where one is asked for."""
+    if "learned" not in options.routes:
+        return None
+    count = len(training_prompts()) + len(held_out_prompts())
+    return train_gate(
+        host.adapter,
+        host.tokens,
+        seed=seed,
+        progress=lambda done: told("reading labelled prompts", done, count),
+    ).gate
+
+
+def _route(host: Host, name: str, **needs: Any) -> Route | None:
+    return open_route(cast("RouteName", name), adapter=host.adapter, tokens=host.tokens, **needs)
 
 
 def _prompts(facts: Sequence[Fact]) -> list[Question]:
@@ -62,11 +86,8 @@ def _prompts(facts: Sequence[Fact]) -> list[Question]:
 
 
 def _behind(
-    host: Host, memory: Engram, name: str, asked: Asked, told: Told, *, threshold: float | None
+    host: Host, memory: Engram, route: Route | None, asked: Asked, told: Told
 ) -> dict[str, Any]:
-    route = open_route(
-        cast("RouteName", name), adapter=host.adapter, tokens=host.tokens, threshold=threshold
-    )
     if route is None:
         with attach(host.model, memory):
             return _measured(host, asked, told)

@@ -28,7 +28,7 @@ class Options:
     "Keys that are taught for `terminology` and for `random keys`; there are 165 real ones."
     layouts: tuple[str, ...] = ("span", "deepseek")
     "Engrams whose gating is shown."
-    routes: tuple[str, ...] = ("always", "rules", "unsure")
+    routes: tuple[str, ...] = ROUTES
     "Routes that are put before them."
     gated: int = 48
     "Keys that are taught for `gating`, drawn from the real ones."
@@ -59,8 +59,6 @@ class Options:
             for one in getattr(self, name):
                 if one not in known:
                     raise BadInput(f"{name} has no {one!r}; there are {', '.join(known)}")
-        if "learned" in self.routes:
-            raise BadInput("a learned route needs a trained gate; use always, rules or unsure")
 
     def memory(self, layout: str) -> dict[str, object]:
         """Options of an Engram of this layout."""
