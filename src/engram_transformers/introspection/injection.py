@@ -185,50 +185,57 @@ def inject(
         raise BadInput(
             f"strength is {strength}; it has to be above 0, and 1 writes all of the edit"
         )
-    memory: RankOne | Lookup
-    if route == "edit":
-        memory = RankOne.open(adapter, tokens, config or NEAR)
-    else:
-        memory = Lookup.open(adapter, tokens, LookupConfig())
+    memory = _memory(route, adapter, tokens, config or NEAR)
     asker = Asker(adapter, tokens, facts, chat=chat, told=told)
-    asked = [Asked(fact.prompt, "fact", n) for n, fact in enumerate(facts)]
-    before = asker.said(asked)
-    _check_new(facts, before, [asker.form(fact.prompt) for fact in facts])
-    asked += _more(facts, tests, reworded)
-    before += asker.said(asked[len(before) :])
+    asked, before = _before(asker, facts, tests, reworded)
     controls = asker.controls() if known is None else known
     if isinstance(memory, RankOne):
         memory.prepare(lambda done, total: told("reading text", done, total))
     seconds, processor = time.perf_counter(), time.process_time()
     _write(memory, facts, asker)
     seconds, processor = time.perf_counter() - seconds, time.process_time() - processor
-    files: tuple[Path, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
-        with _acting(
-            adapter, memory, strength, keep or Path(folder) / "edit", identity, facts
-        ) as at:
+        path = keep or Path(folder) / "edit"
+        with _acting(adapter, memory, strength, path, identity, facts) as at:
             after = asker.said(asked)
             same = asker.same(controls)
-        files = at.files if keep else ()
         undone = at.undone()
+    answered = [
+        Answered(one, asker.form(one.prompt), b, a)
+        for one, b, a in zip(asked, before, after, strict=True)
+    ]
     return Injection(
-        tuple(facts),
-        route,
-        memory.config.method if isinstance(memory, RankOne) else "lookup",
-        memory.layers if isinstance(memory, RankOne) else (),
-        strength if route == "edit" else 1.0,
-        tuple(
-            _once(
-                Answered(one, asker.form(one.prompt), b, a)
-                for one, b, a in zip(asked, before, after, strict=True)
-            )
-        ),
-        tuple(zip(CONTROLS, same, strict=True)),
-        undone,
-        seconds,
-        processor,
-        files,
+        facts=tuple(facts),
+        route=route,
+        method=memory.config.method if isinstance(memory, RankOne) else "lookup",
+        layers=memory.layers if isinstance(memory, RankOne) else (),
+        strength=strength if route == "edit" else 1.0,
+        answered=tuple(_once(answered)),
+        controls=tuple(zip(CONTROLS, same, strict=True)),
+        undone=undone,
+        seconds=seconds,
+        processor_seconds=processor,
+        files=at.files if keep else (),
     )
+
+
+def _memory(
+    route: Route, adapter: Adapter, tokens: HostTokens, config: RankOneConfig
+) -> RankOne | Lookup:
+    if route == "edit":
+        return RankOne.open(adapter, tokens, config)
+    return Lookup.open(adapter, tokens, LookupConfig())
+
+
+def _before(
+    asker: Asker, facts: Sequence[Fact], tests: Sequence[str], reworded: Sequence[str]
+) -> tuple[list[Asked], list[Said]]:
+    """What is asked, facts first, and what the bare host says; known facts are refused early."""
+    asked = [Asked(fact.prompt, "fact", n) for n, fact in enumerate(facts)]
+    said = asker.said(asked)
+    _check_new(facts, said, [asker.form(fact.prompt) for fact in facts])
+    more = _more(facts, tests, reworded)
+    return [*asked, *more], [*said, *asker.said(more)]
 
 
 def _check_new(facts: Sequence[Fact], before: Sequence[Said], forms: Sequence[Form]) -> None:
