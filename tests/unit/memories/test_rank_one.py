@@ -107,6 +107,19 @@ def test_the_solve_equals_the_published_formulas() -> None:
     assert torch.allclose(found, reference.alphaedit(keys, values, projector, ridge=0.7 / times))
 
 
+def test_facts_that_spare_keys_of_their_own_are_solved_for_without_growing() -> None:
+    metric, size = Metric(a_moment(40, 60), "memit", null=0.0), 40
+    keys = noise(1, size, seed=1) + 0.3 * noise(12, size, seed=2)
+    own = torch.cat(
+        [metric.sparing(noise(10, size, seed=3 + i))(key[None]) for i, key in enumerate(keys)]
+    )
+    gram, ridge = own @ keys.T, 1.0
+    plain = torch.linalg.solve(gram + ridge * torch.eye(12, dtype=torch.float64), own)
+    reads = solve(keys, own, method="memit", ridge=ridge)
+    off = [(each @ keys.T - torch.eye(12, dtype=torch.float64)).norm() for each in (plain, reads)]
+    assert reads.norm() < plain.norm() and off[1] < off[0]
+
+
 def test_a_ridge_is_the_same_share_of_what_ordinary_keys_ask_for_by_every_method() -> None:
     moment = a_moment()
     for method in METHODS:

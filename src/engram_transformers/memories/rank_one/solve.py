@@ -35,6 +35,8 @@ FELT = 0.1
 "Of the mean of F's diagonal, added to it: a sample of slopes does not reach every direction."
 SWEEPS = 200
 "Over the rows of a small problem."
+EQUAL = 1e-12
+"Of the mean of the normal equations' diagonal, added to it."
 EVEN = 1e-2
 "Of the mean of G's diagonal, added to it: wordings that are almost alike are one."
 
@@ -154,7 +156,20 @@ def solve(keys: Tensor, moved: Tensor, *, method: Method, ridge: float) -> Tenso
     gram = moved @ keys.T
     if method == "rome":
         return moved / gram.diagonal()[:, None]
-    # Not symmetric where facts spare keys of their own.
-    gram.diagonal().add_(ridge)
-    reads: Tensor = torch.linalg.solve(gram, moved)
+    reads: Tensor = _weights(gram, ridge) @ moved
     return reads
+
+
+def _weights(gram: Tensor, ridge: float) -> Tensor:
+    """(n, n): A, the least ``|A G - I|^2 + ridge tr(A S A')``, with S the positive part of G.
+
+    Of a symmetric G that is ``(G + ridge I)^-1``. Where facts spare keys of their own each has a
+    metric of its own, and G is not: its inverse then grows without bound as facts become many.
+    """
+    values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
+    cost = (vectors * values.clamp(min=0)) @ vectors.T
+    normal = gram @ gram.T + ridge * cost
+    # Keys that are equal count as one.
+    normal.diagonal().add_(EQUAL * normal.diagonal().mean())
+    weights: Tensor = torch.linalg.solve(normal, gram).T
+    return weights
