@@ -37,7 +37,11 @@ from engram_transformers.studies.result import RESULT, read_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-INJECTED = {"an edit": "injection.json", "a store": "injection_store.json"}
+INJECTED = {
+    "an edit": "injection.json",
+    "an edit, `--far`": "injection_far.json",
+    "a store": "injection_store.json",
+}
 COMPARED = RESULTS / "compare"
 EDITS = RESULTS / "edits"
 MEMOIR = RESULTS / "memoir"
@@ -350,9 +354,11 @@ def injection_table() -> str:
     for name, result in found.items():
         every = _kept(result["controls_unchanged"])
         lines.append(f"* {name}, control prompts of all facts: {every}")
-        if "rounded" in result:
-            rounded = _kept(result["rounded"])
-            lines.append(f"* control, the weights rounded to bfloat16 and nothing else: {rounded}")
+    rounded = next((one["rounded"] for one in found.values() if "rounded" in one), None)
+    if rounded:
+        lines.append(
+            f"* control, the weights rounded to bfloat16 and nothing else: {_kept(rounded)}"
+        )
     for name, result in found.items():
         count = f"{len(result['facts'])} of {len(FACTS)} facts run"
         undone = "each undone bit for bit" if result["undone"] else "NOT every one was undone"
