@@ -23,6 +23,9 @@ from engram_transformers.types import Fact
 if TYPE_CHECKING:
     from engram_transformers.extend.run import Options, Trained
 
+NAMED = 5
+"Facts that do not hold, at most, that are shown."
+
 
 def configure(parser: Parser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="facts; - is standard input")
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         complain(f"interrupted; to go on: {resuming}")
         return 130
     _keep_for_people(found)
-    emit(_as_dict(found)) if args.json else _show(found)
+    emit(_as_dict(found)) if args.json else _show(found, facts)
     return 1 if found.refused else 0
 
 
@@ -146,10 +149,9 @@ def _resuming(args: argparse.Namespace) -> str | None:
 
 def _say_loss(log: dict[str, float]) -> None:
     if "eval_loss" in log:
-        note(
-            f"step {log['step']} of {log['steps']}: held-out loss {log['eval_loss']:.3f}, "
-            f"exact {log['eval_exact']:.3f}"
-        )
+        # Before the first step nobody has said how many there will be.
+        at = f"step {log['step']} of {log['steps']}" if log["steps"] else "before"
+        note(f"{at}: held-out loss {log['eval_loss']:.3f}, exact {log['eval_exact']:.3f}")
     elif "loss" in log:
         note(f"step {log['step']} of {log['steps']}: loss {float(log['loss']):.4f}")
 
@@ -164,9 +166,15 @@ def _keep_for_people(found: Trained) -> None:
     write_card(found)
 
 
-def _show(found: Trained) -> None:
+def _show(found: Trained, facts: list[Fact]) -> None:
     held = f"{len(found.holding):,} of {plural(found.facts, 'fact')}"
-    say(f"trained in {found.seconds:,.0f} s, {plural(found.steps, 'step')}: {held} hold")
+    part = " since it was resumed" if found.resumed else ""
+    say(f"trained in {found.seconds:,.0f} s{part}, {plural(found.steps, 'step')}: {held} hold")
+    refused = [fact for fact in facts if fact.id in set(found.refused)]
+    for fact in refused[:NAMED]:
+        say(f"does not hold: {fact.prompt!r} => {fact.answer!r}")
+    if len(refused) > NAMED:
+        say(f"nor do {len(refused) - NAMED:,} others; --json has the ids of all")
     if found.held_out:
         say(
             f"held out: exact {found.held_out['eval_exact_before']:.3f} before, "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram_transformers.evaluation.metrics import Measure, rate
+from engram_transformers.evaluation.metrics import Measure, rate, rate_of
 from engram_transformers.evaluation.report.drawing import png
 from engram_transformers.evaluation.report.palette import palette
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
@@ -53,11 +53,11 @@ def _lines(trained: Trained, described: dict[str, Any], *, plot: str | None) -> 
         f"# A memory of kind `{options['kind']}`{beside} for {described['host']}",
         "",
         f"Trained on {trained.facts:,} facts in {trained.steps:,} steps "
-        f"({trained.seconds:,.0f} s). It belongs to the host with the fingerprint "
+        f"({_took(trained)}). It belongs to the host with the fingerprint "
         f"`{described['fingerprint']}` and is opened by no other.",
         "",
         "```",
-        f"engram ask -M {trained.folder.name}/{MEMORY} QUESTION",
+        f"engram ask -M {trained.path} QUESTION",
         "```",
         "",
         "| measured | value | 95 % interval | n |",
@@ -65,10 +65,10 @@ def _lines(trained: Trained, described: dict[str, Any], *, plot: str | None) -> 
         _row("taught facts answered exactly, every wording, to the end token", holding),
     ]
     if trained.held_out:
-        n = described["held_out"]["n"]
+        n = described["held_out"]["questions"]
         after, before = trained.held_out["eval_exact"], trained.held_out["eval_exact_before"]
         lines += [
-            f"| held-out questions answered exactly (before: {before:.3f}) | {after:.3f} | | {n} |",
+            _row(f"held-out questions answered exactly (before: {before:.3f})", _share(after, n)),
             f"| held-out loss, nats a token (before: {trained.held_out['eval_loss_before']:.3f}) "
             f"| {trained.held_out['eval_loss']:.3f} | | {n} |",
         ]
@@ -123,6 +123,14 @@ def _came(described: Mapping[str, Any]) -> str:
 
 def _given(options: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in options.items()) or "the defaults"
+
+
+def _took(trained: Trained) -> str:
+    return f"{trained.seconds:,.0f} s{' since it was resumed' if trained.resumed else ''}"
+
+
+def _share(value: float, n: int) -> Measure:
+    return rate_of(round(value * n), n)
 
 
 def _row(what: str, found: Measure) -> str:

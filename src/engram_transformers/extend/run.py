@@ -25,6 +25,7 @@ from engram_transformers.experiments.provenance import origin
 from engram_transformers.memory import Schedule, Trainable
 from engram_transformers.registry import config_of, memory_class, option_names
 from engram_transformers.stores.files import replace_file
+from engram_transformers.stores.text import normalise
 from engram_transformers.training.checkpoints import last_complete
 from engram_transformers.training.fit import enough
 from engram_transformers.training.saved import save_memories
@@ -98,20 +99,24 @@ def train_memory(
         said: is told losses and rates as they come.
 
     Raises:
-        BadInput: there is nothing to train on, the kind cannot be trained, the folder holds
-            another run, there is nothing to resume, or a step does not fit into memory.
+        BadInput: there is nothing to train on, two facts contradict each other, the kind cannot
+            be trained, the folder holds another run, there is nothing to resume, or a step does not
+            fit into memory.
         TrainingDiverged: the loss is no number any more; the checkpoints stay.
     """
     folder, options, started = Path(folder), options or Options(), time.perf_counter()
     if not facts:
         raise BadInput("there is nothing to train on: no facts were given")
+    _check_agreeing(facts)
+    _check_folder(folder, resume=resume)
     memories = _memories(host, options)
-    schedule = _schedule(options, memories[0].schedule, questions=_questions(facts))
-    _claim(folder, _description(host, facts, held_out, options, schedule), resume=resume)
+    usual = _told_otherwise(memories[0].schedule, options)
     with ExitStack() as standing:
         for memory in memories:
             standing.enter_context(attach(host.model, memory))
-        trainer = _trainer(host, schedule, facts, held_out, folder, packing=options.packing)
+        trainer = _trainer(host, usual, facts, held_out, folder, packing=options.packing)
+        schedule = _paced(trainer, usual, options)
+        _claim(folder, _description(host, facts, held_out, options, schedule), resume=resume)
         trainer.add_callback(_Telling(told, said))
         with _what_is_left(trainer):
             before = trainer.evaluate() if held_out else {}
@@ -142,12 +147,8 @@ def _what_is_left(trainer: EngramTrainer) -> Iterator[None]:
     try:
         yield
     except TrainingDiverged as error:
-        left = (
-            f"{trainer.good} is the last good checkpoint, a memory like any other"
-            if trainer.good
-            else "there was no good checkpoint yet"
-        )
-        raise TrainingDiverged(f"{error}; {left}; begin anew in another folder") from error
+        kept = f"; {trainer.good} opens like any memory" if trainer.good else ""
+        raise TrainingDiverged(f"{error}, in another folder{kept}") from error
 
 
 def _memories(host: Host, options: Options) -> list[Any]:
@@ -196,7 +197,6 @@ def _trainer(
         save_total_limit=KEPT,
         disable_tqdm=True,
         use_cpu=host.adapter.device.type == "cpu",
-        **_pauses(schedule, questions=_questions(facts)),
     )
     trainer = EngramTrainer(
         host.model,
@@ -210,19 +210,25 @@ def _trainer(
     return trainer
 
 
-def _schedule(options: Options, usual: Schedule, *, questions: int) -> Schedule:
-    batch = options.batch or usual.batch
-    epochs = options.epochs or enough(usual.epochs, steps=-(-questions // batch))
-    return Schedule(options.learning_rate or usual.learning_rate, epochs, batch, usual.seed)
+def _told_otherwise(usual: Schedule, options: Options) -> Schedule:
+    """A kind's own schedule, but for what a run was told; too few epochs are mended later."""
+    told = {name: getattr(options, name) for name in ("learning_rate", "epochs", "batch")}
+    return dataclasses.replace(usual, **{name: one for name, one in told.items() if one})
 
 
-def _pauses(schedule: Schedule, *, questions: int) -> dict[str, int]:
-    """Steps between two lines of the log, two looks at held-out facts, and two checkpoints."""
-    steps = -(-questions // schedule.batch)
+def _paced(trainer: EngramTrainer, schedule: Schedule, options: Options) -> Schedule:
+    """Have a trainer go through enough epochs, and pause now and then; the schedule it then has.
+
+    How many steps an epoch has is known once texts are in batches: packed ones are few.
+    """
+    steps = len(trainer.train_dataset.batches)
+    epochs = options.epochs or enough(schedule.epochs, steps=steps)
+    args = trainer.args
+    args.num_train_epochs = epochs
+    args.logging_steps = max(1, steps * epochs // LINES)
     # An epoch of a few facts is over in no time.
-    pause = max(steps, steps * schedule.epochs // PAUSES)
-    line = max(1, steps * schedule.epochs // LINES)
-    return {"logging_steps": line, "eval_steps": pause, "save_steps": pause}
+    args.eval_steps = args.save_steps = max(steps, steps * epochs // PAUSES)
+    return dataclasses.replace(schedule, epochs=epochs)
 
 
 class _Telling(TrainerCallback):  # type: ignore[misc]
@@ -260,7 +266,11 @@ def _description(
         "fingerprint": host.identity.fingerprint,
         "options": dataclasses.asdict(options),
         "facts": {"n": len(facts), "digest": _digest(facts)},
-        "held_out": {"n": len(held_out), "digest": _digest(held_out)},
+        "held_out": {
+            "n": len(held_out),
+            "questions": _questions(held_out),
+            "digest": _digest(held_out),
+        },
         "schedule": dataclasses.asdict(schedule),
         "provenance": origin(gpu=host.adapter.device.type == "cuda"),
     }
@@ -271,20 +281,39 @@ def _digest(facts: Sequence[Fact]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_agreeing(facts: Sequence[Fact]) -> None:
+    """Two answers to one question cannot both be learned."""
+    known: dict[str, Fact] = {}
+    for fact in facts:
+        for question in fact.questions:
+            other = known.setdefault(normalise(question), fact)
+            if normalise(other.answer) != normalise(fact.answer):
+                raise BadInput(
+                    f"two facts answer {question!r}: {other.answer!r} and {fact.answer!r}; leave "
+                    "one of them out"
+                )
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    """See early that there is a training to go on with, or none."""
+    if resume and not (folder / DESCRIPTION).exists():
+        raise BadInput(f"{folder} holds no training to resume: no {DESCRIPTION}")
+    if resume and last_complete(folder) is None:
+        raise BadInput(f"{folder} has no complete checkpoint to resume; start without --resume")
+    if (folder / MEMORY).exists():
+        raise BadInput(f"{folder} holds a finished training; name another folder")
+    if not resume and last_complete(folder) is not None:
+        raise BadInput(f"{folder} holds an interrupted training; --resume goes on with it")
+
+
 def _claim(folder: Path, description: dict[str, Any], *, resume: bool) -> None:
     """Make the folder this run's, or see that it is."""
     path = folder / DESCRIPTION
     if resume:
         _check_same(path, description)
-        if last_complete(folder) is None:
-            raise BadInput(f"{folder} has no complete checkpoint to resume; start without --resume")
-        return
-    if (folder / MEMORY).exists():
-        raise BadInput(f"{folder} holds a finished training; name another folder")
-    if last_complete(folder) is not None:
-        raise BadInput(f"{folder} holds an interrupted training; --resume goes on with it")
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(path, [json.dumps(description, indent=1).encode()])
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, [json.dumps(description, indent=1).encode()])
 
 
 def _check_same(path: Path, description: dict[str, Any]) -> None:
@@ -292,11 +321,25 @@ def _check_same(path: Path, description: dict[str, Any]) -> None:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{path.parent} holds no training to resume: no {path.name}") from error
-    wanted = json.loads(json.dumps(description))
-    del wanted["provenance"]  # another day, or another machine, may go on
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    now, before = _flat(json.loads(json.dumps(description))), _flat(found)
+    differing = [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in {**before, **now}
+        # Another day, or another machine, may go on.
+        if before.get(name) != now.get(name) and not name.startswith("provenance.")
+    ]
     if differing:
         raise BadInput(
-            f"the training in {path.parent} was begun with other {' and '.join(differing)}; resume "
-            "it with the same facts and options, on the same host"
+            f"the training in {path.parent} was begun otherwise: {'; '.join(differing)}; resume it "
+            "with the same facts and options, on the same host"
         )
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= (
+            _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        )
+    return found

@@ -110,7 +110,7 @@ class RowWise(torch.optim.Optimizer):
             state["second"] = torch.zeros(len(table), device=table.device)
             state["count"] = torch.zeros(len(table), dtype=torch.int32, device=table.device)
         g = g.float()
-        size = g.square().mean(dim=1)
+        size = torch.linalg.vector_norm(g, dim=1).square() / g.shape[1]
         second, count = state["second"][rows], state["count"][rows] + 1
         if group["rule"] == "adagrad":
             second = level = second + size
@@ -119,5 +119,5 @@ class RowWise(torch.optim.Optimizer):
             level = second / (1 - group["beta"] ** count.double()).float()
         state["second"][rows], state["count"][rows] = second, count
         # A row whose gradient is zero stays, however little it has seen.
-        step = g / (level.sqrt() + EPS)[:, None]
-        table.index_add_(0, rows, (-group["lr"] * step).to(table.dtype))
+        pull = -group["lr"] / (level.sqrt() + EPS)
+        table.index_add_(0, rows, (g * pull[:, None]).to(table.dtype))

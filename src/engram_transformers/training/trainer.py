@@ -7,6 +7,7 @@ run once for each batch, and checkpoints are memory directories beside one safet
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
@@ -25,6 +27,7 @@ from engram_transformers.attaching import attached, vacated
 from engram_transformers.errors import (
     BadInput,
     MissingExtra,
+    StoreDamaged,
     TrainingDiverged,
     UnsupportedCall,
 )
@@ -129,9 +132,12 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         self.host = described(model, tokenizer)
         self.tokens = self.host.tokens
         _check_accelerate()
-        args = args or arguments(self.memories[0].schedule)
+        # The caller's own may serve another trainer, and stay as they are.
+        args = copy.copy(args or arguments(self.memories[0].schedule))
         if args.world_size > 1:
             raise UnsupportedCall("EngramTrainer trains in one process; it was started in several")
+        # The optimiser cuts the gradients of memories, which are no part of the model.
+        self.clip, args.max_grad_norm = args.max_grad_norm, 0.0
         use_cache = model.config.use_cache
         super().__init__(model=model, args=args, eval_dataset=eval_dataset, callbacks=callbacks)
         model.config.use_cache = use_cache  # the host stays what it was
@@ -194,7 +200,8 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         return self.train_dataset.texts
 
     def _epoch(self) -> int:
-        return int(self.state.global_step) // max(1, len(self.train_dataset.batches))
+        batches, each = len(self.train_dataset.batches), int(self.args.gradient_accumulation_steps)
+        return int(self.state.global_step) // max(1, -(-batches // each))
 
     # -- steps -----------------------------------------------------------------------------
 
@@ -208,6 +215,8 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
                 one. All checkpoints are kept.
         """
         resume_from_checkpoint = self._resumed(resume_from_checkpoint)
+        # Those of a training before this one hold what its tables read, and nothing reads now.
+        self.optimizer = self.lr_scheduler = None
         with self._fitting(), ExitStack() as self._stack:
             self._stack.enter_context(self.together.unrouted())
             if self.freeze_base:
@@ -247,10 +256,8 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
                 rate=self.args.learning_rate,
                 tables=tables,
                 others=[] if self.freeze_base else self._own_parameters(),
-                clip=self.args.max_grad_norm,
+                clip=self.clip,
             )
-            # The optimiser cuts the gradients of memories, which are no part of the model.
-            self.args.max_grad_norm = 0.0
         return self.optimizer
 
     def _own_parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -279,7 +286,7 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         """
         if not self.state.global_step:
             return "the memory is as it was"
-        if not self.freeze_base or self.good is None or not is_complete(self.good):
+        if self.good is None or not is_complete(self.good):
             return "there is no good checkpoint to go back to, and the memory is spoilt"
         self._load_from_checkpoint(str(self.good))
         return f"the memory is that of {self.good.name}"
@@ -341,8 +348,20 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.freeze_base:
-            raise UnsupportedCall("a training of the host itself cannot be resumed")
+            self._load_host(Path(resume_from_checkpoint) / "host")
         load_memories(resume_from_checkpoint, self.memories, self.host.identity)
+
+    def _load_host(self, folder: Path) -> None:
+        """Give the host's tensors the numbers that were saved of them."""
+        try:
+            saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreDamaged(
+                f"{folder} is not the host of this training: {error}; take an earlier checkpoint"
+            ) from error
+        with vacated(self.model):
+            self.model.load_state_dict(saved.state_dict())
+        self.host = described(self.model, self.host.tokenizer)
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -15,6 +15,7 @@ from engram_transformers import load, load_engram, remove_engram
 from engram_transformers.attaching import attach, attached, detach
 from engram_transformers.extend import run as running
 from engram_transformers.registry import kind_of
+from engram_transformers.training.fit import LEAST
 from engram_transformers.training.trainer import EngramTrainer
 from hosts import tiny, tiny_tokenizer
 
@@ -63,6 +64,32 @@ def test_it_trains_checks_and_leaves_a_memory_a_plot_and_a_card(
     assert engram("verify", "-M", "run/memory").status == 0
 
 
+def test_two_answers_to_one_question_are_refused_before_any_work(
+    engram: Any, facts: Path, tmp_path: Path
+) -> None:
+    with facts.open("a") as file:
+        file.write("\n" + json.dumps({"prompt": "Whose report  is it?", "answer": "Grace"}))
+    done = engram("train", str(facts), "-o", "run", *FAST)
+    assert done.status == 2 and "'Ada'" in done.err and "'Grace'" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_facts_that_do_not_hold_are_named(engram: Any, facts: Path) -> None:
+    done = engram("train", str(facts), "-o", "run", *FAST[:-4], "--lr", "1e-9", "--epochs", "1")
+    assert done.status == 1
+    assert "does not hold: 'What colour is the door?' => 'green'" in done.out
+
+
+def test_packed_texts_are_trained_as_many_steps_as_others(
+    engram: Any, facts: Path, tmp_path: Path
+) -> None:
+    done = engram("train", str(facts), "-o", "run", *FAST, "--packing", "--json").json
+    assert done["steps"] >= LEAST
+    schedule = json.loads((tmp_path / "run" / "run.json").read_text())["schedule"]
+    assert schedule["epochs"] >= LEAST  # all texts fit into one row
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == running.KEPT
+
+
 def test_an_interrupted_training_goes_on_and_nothing_is_overwritten(
     engram: Any, facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +108,7 @@ def test_an_interrupted_training_goes_on_and_nothing_is_overwritten(
     assert list((tmp_path / "part").glob("checkpoint-*"))
     assert "--resume" in engram("train", str(facts), "-o", "part", *FAST).err
     other = engram("train", str(facts), "-o", "part", "--resume", *FAST, "--seed", "1")
-    assert other.status == 2 and "other options" in other.err
+    assert other.status == 2 and "options.seed was None and is 1" in other.err
     again = engram(*shlex.split(resuming)[1:], "--json").json
     assert again["resumed"] and len(again["holding"]) == 3
     whole = engram("train", str(facts), "-o", "whole", *FAST, "--json").json

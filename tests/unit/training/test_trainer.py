@@ -133,6 +133,74 @@ def test_a_resumed_training_ends_in_the_same_bits(layout: str, stop: int, tmp_pa
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+class Interrupt(TrainerCallback):  # type: ignore[misc]
+    """Ctrl-C, once."""
+
+    def __init__(self, at: int) -> None:
+        self.at: int | None = at
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.at:
+            self.at = None
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("freeze_base", [True, False])
+def test_a_trainer_that_was_interrupted_goes_on_in_the_same_bits(
+    freeze_base: bool, tmp_path: Path
+) -> None:
+    def made(folder: str, **how: Any) -> EngramTrainer:
+        args = arguments(
+            tmp_path / folder, max_steps=6, per_device_train_batch_size=2, save_strategy="steps",
+            save_steps=2,
+        )  # fmt: skip
+        return trainer_of(
+            model_with(), tmp_path, args=args, data=FACTS, freeze_base=freeze_base, **how
+        )
+
+    whole, broken = made("whole"), made("broken", callbacks=[Interrupt(3)])
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    broken.train(resume_from_checkpoint=True)
+    other = made("broken")
+    other.train(resume_from_checkpoint=True)
+    for found in (broken, other):
+        expected, got = tensors_of(whole), tensors_of(found)
+        assert all(torch.equal(expected[name], got[name]) for name in expected)
+        host, its = whole.model.state_dict(), found.model.state_dict()
+        assert all(torch.equal(host[name], its[name]) for name in host)
+
+
+def test_a_second_training_moves_tables_too(tmp_path: Path) -> None:
+    trainer = trainer_of(model_with(), tmp_path, args=arguments(tmp_path, max_steps=2))
+    trainer.train()
+    before = tensors_of(trainer)
+    trainer.train()
+    after = tensors_of(trainer)
+    tables = [name for name in after if "table" in name]
+    assert tables and not any(torch.equal(before[name], after[name]) for name in tables)
+
+
+def test_the_arguments_of_the_caller_stay_as_they_are(tmp_path: Path) -> None:
+    args = arguments(tmp_path, max_steps=1, max_grad_norm=0.5)
+    trainer_of(model_with(), tmp_path, args=args).train()
+    assert args.max_grad_norm == 0.5
+
+
+def test_every_epoch_has_an_order_of_its_own_where_gradients_are_summed(tmp_path: Path) -> None:
+    args = arguments(
+        tmp_path, max_steps=9, per_device_train_batch_size=1, gradient_accumulation_steps=2
+    )
+    trainer = trainer_of(model_with(), tmp_path, args=args, data=FACTS)
+    epochs = []
+    for step in range(9):
+        trainer.state.global_step = step
+        epochs.append(trainer._epoch())
+    steps = -(-len(trainer.train_dataset.batches) // 2)
+    assert epochs == [step // steps for step in range(9)]
+
+
 def test_a_checkpoint_holds_no_pickle_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     args = arguments(tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
     trainer_of(model_with(), tmp_path, args=args).train()
