@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass
@@ -52,7 +53,7 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, addresses: Tensor, touched: Touched) -> Tensor:
         ctx.save_for_backward(addresses)
         ctx.touched = touched
-        return table[addresses]
+        return functional.embedding(addresses, table)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
