@@ -53,6 +53,7 @@ def test_random_keys_are_drawn_once_each() -> None:
     assert len({key.prompt for key in keys}) == 200 and keys == random_keys(200, seed=1)
     assert keys[0].prompt.startswith("SYN_") and len(keys[0].answer) == 4
     assert keys != random_keys(200, seed=2)
+    assert [key.prompt for key in random_keys(50, seed=1)] == [key.prompt for key in keys[:50]]
     words = words_of(tiny_tokens(), vocab=400)
     assert "port" in words and all(len(tiny_tokens().encode(f" {word}")) == 1 for word in words)
     assert {key.answer for key in random_keys(50, seed=0, words=words)} <= set(words)
@@ -130,13 +131,19 @@ def test_a_whole_study(folder: Path) -> None:
     titles = [table.title for table in found.tables]
     assert titles[2:] == ["Recall of random keys", "Controls of recall"] and len(titles) == 4
     counts, _, recall, controls = found.tables
-    assert len(counts.rows) == 6 and len(recall.rows) == 7 and len(controls.rows) == 12
+    assert len(counts.rows) == 6 and len(recall.rows) == 7 and len(controls.rows) == 10
     assert all(row.low <= row.value <= row.high for table in found.tables for row in table.rows)
     by_name = {row.name: row.more for row in counts.rows}
     # Sixteen tables of a thousand rows hold twenty keys that differ in their last tokens.
     seen = by_name["qwen, 20 keys, 1,000 rows a table"]
     assert seen["told apart"] == seen["with an n-gram of their own"] > 0.5
     assert [plot.name for plot in found.plots] == ["collisions", "recall", "crowding"]
+    assert [row.name for row in controls.rows[:2]] == ["bare host", "deepseek, tables zeroed"]
+    # One seed: the keys of its largest draw, once.
+    by_layout = {row.name: (row.n, row.seeds) for row in controls.rows}
+    assert by_layout["bare host"] == by_layout["unigram, hash shuffled"] == (6, 1)
+    assert by_layout["span, keys not taught"] == (4, 1)
+    assert seen["tables"] == 16 and by_name["unigram, 20 keys, 10 rows a table"]["tables"] == 1
     crowded = next(row for row in recall.rows if row.name == "unigram, 6 keys, 3 rows a table")
     assert crowded.more["rows in all"] == 3 and crowded.more["keys for a row"] == 2
     _, over_rows, crowding = (plot.panels[0] for plot in found.plots)
