@@ -16,7 +16,7 @@ from engram_transformers.studies.collisions.counting import _reader, _windows, c
 from engram_transformers.studies.collisions.keys import keys_of, random_keys, words_of
 from engram_transformers.studies.collisions.options import Options
 from engram_transformers.studies.collisions.recall import _opened, _right, _shuffled
-from engram_transformers.studies.collisions.study import conclude, measure, plan
+from engram_transformers.studies.collisions.study import _size, conclude, measure, plan
 from engram_transformers.studies.study import Done
 from engram_transformers.studies.trained import changed
 from hosts import tiny, tiny_tokenizer
@@ -86,6 +86,7 @@ def test_shares_are_those_of_a_slow_count(layout: str, folder: Path, host: Host)
     assert found["with an n-gram of their own"] == pytest.approx(expected)
     assert found["told apart"] <= found["with an n-gram of their own"] + 1e-6
     assert found["orders"][0]["order"] == reader.layout.orders[0]
+    assert _size(layout, found) == reader.layout.rows
 
 
 def test_windows_are_the_last_tokens_newest_first(folder: Path, host: Host) -> None:
@@ -143,7 +144,7 @@ def test_a_whole_study(folder: Path) -> None:
     by_layout = {row.name: (row.n, row.seeds) for row in controls.rows}
     assert by_layout["bare host"] == by_layout["unigram, hash shuffled"] == (6, 1)
     assert by_layout["span, keys not taught"] == (4, 1)
-    assert seen["tables"] == 16 and by_name["unigram, 20 keys, 10 rows a table"]["tables"] == 1
+    assert by_name["unigram, 20 keys, 10 rows a table"]["rows in all"] == 10
     crowded = next(row for row in recall.rows if row.name == "unigram, 6 keys, 3 rows a table")
     assert crowded.more["rows in all"] == 3 and crowded.more["keys for a row"] == 2
     _, over_rows, crowding = (plot.panels[0] for plot in found.plots)

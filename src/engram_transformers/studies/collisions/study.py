@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from engram_transformers.evaluation.metrics import Measure, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
+from engram_transformers.memories.engram.address import primes_from
 from engram_transformers.studies.collisions.counting import counted
 from engram_transformers.studies.collisions.keys import keys_of
 from engram_transformers.studies.collisions.options import Options
@@ -161,14 +163,23 @@ def _counted(name: str, counts: Sequence[Done]) -> Table:
         for point in one.measured["curve"] if own["set"] == name else ():
             told = f"{own['layout']}, {point['keys']:,} keys, {point['rows']:,} rows a table"
             more: dict[str, Any] = {share: round(point[share], 4) for share in SHARES}
-            more["tables"] = sum(len(order["used"]) for order in point["orders"])
+            more["rows in all"] = _size(own["layout"], point)
             rows.append(row(told, _own(point), seeds=1, more=more))
     about = (
-        "Counted, not estimated; the interval is Wilson's, for keys like these. Tables: how many "
-        "of so many rows the hash has, in the one block that is counted."
+        "Counted, not estimated; the interval is Wilson's, for keys like these. Rows in all: "
+        "of all tables of the one block that is counted, which is what compares: `unigram` has one "
+        "table, the others have one for each length and head, of the next primes of rows."
     )
     return Table(f"Rows and collisions, keys: {name}", "share of the keys with a row of their own",
                  tuple(rows), about)  # fmt: skip
+
+
+def _size(layout: str, point: Mapping[str, Any]) -> int:
+    """Rows of all tables that were counted: those of the first block, with the first primes."""
+    if layout == "unigram":
+        return int(point["rows"])
+    tables = sum(len(order["used"]) for order in point["orders"])
+    return sum(islice(primes_from(point["rows"]), tables))
 
 
 def _own(point: Mapping[str, Any]) -> Measure:
