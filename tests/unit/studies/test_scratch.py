@@ -165,7 +165,7 @@ def test_a_whole_study() -> None:
     assert [row.name for row in losses.rows] == variants(options)
     assert all(row.seeds == 2 and row.low <= row.value <= row.high for row in losses.rows)
     assert [row.name for row in against.rows] == variants(options)[1:]
-    names = [f"engram {n} %, less {other}" for other in (WIDE, SAME_FLOPS) for n in (50, 100)]
+    names = [f"engram {n} % minus {other}" for other in (WIDE, SAME_FLOPS) for n in (50, 100)]
     assert [row.name for row in paired.rows] == names and all(r.seeds == 2 for r in paired.rows)
     of = {row.name: row.value for row in losses.rows}
     assert paired.rows[0].value == pytest.approx(of["engram 50 %"] - of[WIDE])
@@ -192,7 +192,7 @@ def by_seed(*means: float, spread: float = 0.0) -> Losses:
 @pytest.mark.parametrize(
     ("losses", "words"),
     [
-        (by_seed(5, 4, 4.5), "the U is there; the best share in between, 50 %, has -1.000"),
+        (by_seed(5, 4, 4.5), "the U is there; the best share in between, 50 %, has by seed -1.000"),
         (by_seed(5, 4, 4.5, spread=2), "the means form a U, which these seeds do not show"),
         (by_seed(5, 4.8, 4.5), ": no U; the best"),
         (by_seed(4, 4.8, 4.5), ": no U; the best"),

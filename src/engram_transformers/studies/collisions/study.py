@@ -240,13 +240,14 @@ def _curves(counts: Sequence[Done], options: Options) -> Plot | None:
         series = tuple(_curve(one) for one in some if one.unit.settings["count"] == most)
         if series:
             title = f"{name}: keys with a row of their own"
-            panels.append(Panel(title, "share", series, "rows of a table", "log", lines=True))
-    return Plot("collisions", "Collisions over rows", tuple(panels)) if panels else None
+            panels.append(Panel(title, "share", series, "rows in all", "log", lines=True))
+    return Plot("collisions", "Collisions over rows in all", tuple(panels)) if panels else None
 
 
 def _curve(one: Done) -> Series:
-    points = [(float(point["rows"]), _own(point)) for point in one.measured["curve"]]
-    return Series(one.unit.settings["layout"], tuple(points))
+    layout = one.unit.settings["layout"]
+    points = [(float(_size(layout, point)), _own(point)) for point in one.measured["curve"]]
+    return Series(layout, tuple(points))
 
 
 def _recall_plot(trainings: Trainings, keys: int) -> Plot | None:

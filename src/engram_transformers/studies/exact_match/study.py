@@ -97,9 +97,9 @@ def _tables(what: str, groups: Groups, cap: int) -> Iterator[Table]:
         "share of what was taught and is asked",
         tuple(_overall(groups, cap)),
         "Greedy generation with a natural end, behind the taught prompt. Last loss: nats a token "
-        "in the last epoch of training. Seeds at the cap: those whose training ended since "
-        f"{cap} epochs were over, and not, before, since every answer was exact; what they had not "
-        "learnt might have come later.",
+        "in the last epoch of training. Seeds at the cap: those whose training was ended by the "
+        f"cap of {cap} epochs and not earlier by every answer being exact; more epochs might have "
+        "taught them more.",
     )
     yield Table(f"{what}: by category", "share said exactly", tuple(_parts(groups, "taught")))
     yield Table(
@@ -134,9 +134,9 @@ NOTES = (
     "`engram, n-grams and content` such rows besides those of its n-grams: what is found by "
     "content is found in any order, so that shuffling it changes nothing. `bottleneck` is of the "
     "size of `lora`; `bottleneck, same size` trains as many numbers as `engram, whole keys` does.",
-    "Seeds ask the same questions, taught in another order: a share is the mean over seeds, n and "
-    "its interval count the questions of one of them, as if all answered alike; how far trainings "
-    "differ is not in it.",
+    "Seeds ask the same questions, taught in another order (of more keys than are asked, partly "
+    "others): a share is the mean over seeds, n and its interval count the questions of one of "
+    "them, as if all answered alike; how far trainings differ is not in it.",
 )
 SIZES_APART = ("engram, n-grams", "engram, unigram")
 "Ways that look alike, and whose tables are not of one size."

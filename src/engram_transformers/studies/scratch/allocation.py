@@ -48,7 +48,7 @@ def _verdict(losses: Losses, inner: int, ends: tuple[int, int]) -> str:
     differences = " and ".join(
         f"{_told(gain)} against {end} %" for gain, end in zip(gains, ends, strict=True)
     )
-    between = f"the best share in between, {inner} %, has {differences}"
+    between = f"the best share in between, {inner} %, has by seed {differences}"
     if any(gain.value >= 0 for gain in gains):
         shown = any(gain.low > 0 for gain in gains if gain.n > 1)
         surely = "no U" if shown else "no U, though these seeds do not exclude one"
@@ -66,4 +66,4 @@ def _less(losses: Losses, share: int, other: int) -> Measure:
 
 def _told(gain: Measure) -> str:
     between = f" ({gain.low:.3f} to {gain.high:.3f})" if gain.n > 1 else ""
-    return f"{gain.value:+.3f}{between}"
+    return f"{gain.value:+.3f} nats{between}"

@@ -102,7 +102,7 @@ def _paired(text: str, runs: _Runs) -> Table:
         f"{text}: an Engram against the same without tables",
         UNIT,
         tuple(
-            replace(runs.line(variant, values), name=f"{variant}, less {other}")
+            replace(runs.line(variant, values), name=f"{variant} minus {other}")
             for (variant, other), values in pairs.items()
             if values
         ),
