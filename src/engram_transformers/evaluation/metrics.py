@@ -73,8 +73,8 @@ def rate(hits: Iterable[bool]) -> Measure:
     return rate_of(sum(flags), len(flags))
 
 
-def rate_of(hits: int, n: int) -> Measure:
-    """`rate` of cases that are counted already."""
+def rate_of(hits: float, n: int) -> Measure:
+    """`rate` of cases that are counted already; a mean of several counts need not be whole."""
     found = wilson(hits, n)
     return Measure(found.value, found.low, found.high, n)
 
@@ -102,7 +102,7 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], *, seed: int = 0) -> 
     return Measure(float(top.sum() / bottom.sum()), float(low), float(high), n)
 
 
-def wilson(hits: int, n: int, *, z: float = 1.96) -> Share:
+def wilson(hits: float, n: int, *, z: float = 1.96) -> Share:
     """The share of hits with its Wilson score interval; (0, 0, 1) for no cases at all."""
     if n == 0:
         return Share(0.0, 0.0, 1.0)

@@ -69,7 +69,7 @@ def _heatmap(plot: Heatmap, path: Path) -> None:
 def _cells(axes: Axes, plot: Heatmap, places: range) -> None:
     values = [[row[i] for i in places] for row in plot.values]
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    told = [plot.columns[i].replace("\n", "↵") for i in places]
+    told = [plot.labels[i] for i in places]
     axes.set_xticks(range(len(told)), told, rotation=40, ha="right", size=8, color=INK.light)
     axes.set_yticks(range(len(plot.rows)), list(plot.rows), size=9, color=MUTED.light)
     axes.tick_params(length=0)

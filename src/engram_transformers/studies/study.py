@@ -87,10 +87,15 @@ class Heatmap:
     "(rows, columns)"
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns as they can be seen: line breaks and lone spaces as signs."""
+        return tuple(word.replace("\n", "↵").strip() or "␣" for word in self.columns)
+
+    @property
     def words(self) -> str:
         """The plot told to those who cannot see it."""
-        pairs = [(v, w) for row in self.values for v, w in zip(row, self.columns, strict=True)]
-        most = ", ".join(f"{word.strip()!r} {value:.2f}" for value, word in sorted(pairs)[:-6:-1])
+        pairs = [(v, w) for row in self.values for v, w in zip(row, self.labels, strict=True)]
+        most = ", ".join(f"{word!r} {value:.2f}" for value, word in sorted(pairs)[:-6:-1])
         return f"{self.title}; highest: {most}."
 
 

@@ -16,7 +16,7 @@ from engram_transformers.studies.collisions.counting import _reader, _windows, c
 from engram_transformers.studies.collisions.keys import keys_of, random_keys, words_of
 from engram_transformers.studies.collisions.options import Options
 from engram_transformers.studies.collisions.recall import _opened, _right, _shuffled
-from engram_transformers.studies.collisions.study import conclude, measure, plan
+from engram_transformers.studies.collisions.study import _size, conclude, measure, plan
 from engram_transformers.studies.study import Done
 from engram_transformers.studies.trained import changed
 from hosts import tiny, tiny_tokenizer
@@ -53,6 +53,7 @@ def test_random_keys_are_drawn_once_each() -> None:
     assert len({key.prompt for key in keys}) == 200 and keys == random_keys(200, seed=1)
     assert keys[0].prompt.startswith("SYN_") and len(keys[0].answer) == 4
     assert keys != random_keys(200, seed=2)
+    assert [key.prompt for key in random_keys(50, seed=1)] == [key.prompt for key in keys[:50]]
     words = words_of(tiny_tokens(), vocab=400)
     assert "port" in words and all(len(tiny_tokens().encode(f" {word}")) == 1 for word in words)
     assert {key.answer for key in random_keys(50, seed=0, words=words)} <= set(words)
@@ -85,6 +86,7 @@ def test_shares_are_those_of_a_slow_count(layout: str, folder: Path, host: Host)
     assert found["with an n-gram of their own"] == pytest.approx(expected)
     assert found["told apart"] <= found["with an n-gram of their own"] + 1e-6
     assert found["orders"][0]["order"] == reader.layout.orders[0]
+    assert _size(layout, found) == reader.layout.rows
 
 
 def test_windows_are_the_last_tokens_newest_first(folder: Path, host: Host) -> None:
@@ -130,13 +132,19 @@ def test_a_whole_study(folder: Path) -> None:
     titles = [table.title for table in found.tables]
     assert titles[2:] == ["Recall of random keys", "Controls of recall"] and len(titles) == 4
     counts, _, recall, controls = found.tables
-    assert len(counts.rows) == 6 and len(recall.rows) == 7 and len(controls.rows) == 12
+    assert len(counts.rows) == 6 and len(recall.rows) == 7 and len(controls.rows) == 10
     assert all(row.low <= row.value <= row.high for table in found.tables for row in table.rows)
     by_name = {row.name: row.more for row in counts.rows}
     # Sixteen tables of a thousand rows hold twenty keys that differ in their last tokens.
     seen = by_name["qwen, 20 keys, 1,000 rows a table"]
     assert seen["told apart"] == seen["with an n-gram of their own"] > 0.5
     assert [plot.name for plot in found.plots] == ["collisions", "recall", "crowding"]
+    assert [row.name for row in controls.rows[:2]] == ["bare host", "deepseek, tables zeroed"]
+    # One seed: the keys of its largest draw, once.
+    by_layout = {row.name: (row.n, row.seeds) for row in controls.rows}
+    assert by_layout["bare host"] == by_layout["unigram, hash shuffled"] == (6, 1)
+    assert by_layout["span, keys not taught"] == (4, 1)
+    assert by_name["unigram, 20 keys, 10 rows a table"]["rows in all"] == 10
     crowded = next(row for row in recall.rows if row.name == "unigram, 6 keys, 3 rows a table")
     assert crowded.more["rows in all"] == 3 and crowded.more["keys for a row"] == 2
     _, over_rows, crowding = (plot.panels[0] for plot in found.plots)

@@ -94,12 +94,25 @@ def test_what_the_host_knew_is_counted_before_and_after() -> None:
     run = {"bare host": {"keys": [0, 0, 4], "general": [5, 5, 5], "known": [0, 2, 2]}}
     run |= {"sure": {"threshold": 0.71, "n": 60, "right": 20, "bypassed": 10, "bypassed_right": 9}}
     unit = next(u for u in plan(Options(demos=("gating",), layouts=("deepseek",))))
-    found = conclude(Options(), [Done(unit, {**run, "routes": routes}, 1.0, {})])
+    one = Done(unit, {**run, "routes": routes}, 1.0, {})
+    # A second seed asks the same: no further cases, and what was calibrated is the same.
+    found = conclude(Options(), [one, one])
     known = {row.name: row for row in found.tables[-2].rows}
     [sure] = found.tables[-1].rows
     assert (sure.n, sure.more["of these right"], sure.more["threshold"]) == (60, 9, 0.71)
+    assert sure.name == "bare host" and (known["bare host"].n, known["bare host"].seeds) == (2, 2)
     assert known["bare host"].value == 1 and known["bare host"].more == {"exactly": 0.0}
     assert known["deepseek, route always"].value == 0.5
+    other = Done(unit, {**one.measured, "sure": {**run["sure"], "threshold": 0.9}}, 1.0, {})
+    names = [row.name for row in conclude(Options(), [one, other]).tables[-1].rows]
+    assert names == ["bare host", "bare host, beside deepseek, seed 1"]
+
+
+def test_facts_that_each_seed_makes_up_are_all_cases() -> None:
+    unit = next(u for u in plan(Options(demos=("long context",))))
+    runs = [Done(unit, {"said": {"0": [hits, 12]}}, 1.0, {}) for hits in (12, 6)]
+    [far] = conclude(Options(), runs).tables
+    assert (far.rows[0].value, far.rows[0].n, far.rows[0].seeds) == (0.75, 24, 2)
 
 
 def test_a_host_is_held_sure_by_questions_that_are_not_asked(folder: Path) -> None:

@@ -64,6 +64,26 @@ def test_ways_are_trained_asked_and_controlled(
     assert {row.name for row in found.tables[1].rows} >= {"bare host, CAPITAL", "bare host, SYN"}
 
 
+def test_seeds_add_trainings_and_no_questions() -> None:
+    options = Options(ways=("engram, n-grams", "engram, unigram"), sets=("lookup",), seeds=2)
+    runs = [
+        {"taught": {"A": [hits, hits, 4], "B": [2, 2, 2]}, "epochs": epochs, "loss": 0.5,
+         "parameters": size, "besides": {}, "not taught": [3, 3, 4], "talk": [5, 5, 5]}
+        for hits, epochs, size in ((4, 20, 900), (3, 5, 900), (4, 7, 100), (4, 7, 100))
+    ]  # fmt: skip
+    units = plan(options)
+    found = conclude(options, [Done(u, r, 1.0, {}) for u, r in zip(units, runs, strict=True)])
+    overall, parts, _ = found.tables
+    n_grams, unigram = overall.rows
+    assert (n_grams.n, n_grams.seeds) == (6, 2) and n_grams.value == pytest.approx(11 / 12)
+    assert n_grams.more == {
+        "parameters": 900, "epochs": 12.5, "last loss": 0.5, "seeds at the cap": 1,
+    }  # fmt: skip
+    assert unigram.more["seeds at the cap"] == 0 and unigram.value == 1
+    assert (parts.rows[0].n, parts.rows[0].value) == (4, 0.875)
+    assert "900 numbers, `engram, unigram` 100" in found.notes[-1]
+
+
 def test_patterns_are_completed_as_plain_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

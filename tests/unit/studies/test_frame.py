@@ -21,7 +21,7 @@ from engram_transformers.errors import (
     StoreError,
     UnsupportedCall,
 )
-from engram_transformers.evaluation.metrics import Measure
+from engram_transformers.evaluation.metrics import Measure, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.catalogue import STUDIES, studies, study_named
 from engram_transformers.studies.estimates import (
@@ -46,6 +46,7 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
+from engram_transformers.studies.trained import over_questions, pooled, second
 from fake_results import fake_results, write_fakes
 
 
@@ -304,6 +305,8 @@ def test_medians_and_slopes() -> None:
 def test_words_of_a_heatmap_name_its_highest() -> None:
     heat = Heatmap("h", "Gates", ("a", " b"), ("block 1",), ((0.1, 0.9),))
     assert heat.words == "Gates; highest: 'b' 0.90, 'a' 0.10."
+    blank = Heatmap("h", "Gates", ("\n", "  "), ("block 1",), ((0.9, 0.1),))
+    assert blank.words == "Gates; highest: '↵' 0.90, '␣' 0.10."
 
 
 def test_findings_are_made_from_some_units_too(tmp_path: Path) -> None:
@@ -312,6 +315,16 @@ def test_findings_are_made_from_some_units_too(tmp_path: Path) -> None:
     found = conclude(Options(), some)
     assert found.tables[0].rows[0].seeds == 1
     assert replace(some[0], seconds=0.0) != some[0] or some[0].seconds == 0
+
+
+def test_seeds_that_ask_the_same_add_no_cases() -> None:
+    one, three = over_questions([[9, 10]]), over_questions([[9, 9, 10], [8, 9, 10], [10, 9, 10]])
+    assert one == rate_of(9, 10) and three.value == pytest.approx(0.9) and three.n == 10
+    assert (three.low, three.high) == pytest.approx((one.low, one.high))
+    assert pooled([[9, 10], [8, 10]]) == rate_of(17, 20)
+    assert over_questions([[0, 0], [1, 4], [1, 2]]) == rate_of(0.75, 2)
+    assert over_questions([]) == rate_of(0, 0) and over_questions([[5, 5]] * 3).value == 1
+    assert second([[0, 1, 4], [0, 3, 4]]) == 0.5
 
 
 def test_the_interval_of_a_share_stays_a_share() -> None:

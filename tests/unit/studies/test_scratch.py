@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engram_transformers.attaching import attach
 from engram_transformers.errors import BadInput, DataMissing, TrainingDiverged
 from engram_transformers.studies.scratch import study as scratch
+from engram_transformers.studies.scratch.allocation import Losses, shape_of_curve
 from engram_transformers.studies.scratch.findings import conclude
 from engram_transformers.studies.scratch.options import Options
 from engram_transformers.studies.scratch.study import measure, plan
@@ -160,10 +161,15 @@ def test_a_whole_study() -> None:
     ]
     assert len(told) == 10 * options.steps
     found = conclude(options, done)
-    losses, against, carried = found.tables
+    losses, against, paired, carried = found.tables
     assert [row.name for row in losses.rows] == variants(options)
     assert all(row.seeds == 2 and row.low <= row.value <= row.high for row in losses.rows)
     assert [row.name for row in against.rows] == variants(options)[1:]
+    names = [f"engram {n} % minus {other}" for other in (WIDE, SAME_FLOPS) for n in (50, 100)]
+    assert [row.name for row in paired.rows] == names and all(r.seeds == 2 for r in paired.rows)
+    of = {row.name: row.value for row in losses.rows}
+    assert paired.rows[0].value == pytest.approx(of["engram 50 %"] - of[WIDE])
+    assert found.notes[0].startswith("tinyshakespeare: in the paper") and "U" in found.notes[0]
     assert len(carried.rows) == 4 and carried.rows[0].more["rows moved"] > 0
     assert [plot.name for plot in found.plots] == ["allocation", "gates-tinyshakespeare"]
     heat = found.plots[1]
@@ -172,6 +178,31 @@ def test_a_whole_study() -> None:
     assert not any("not comparable" in note for note in found.notes)
     part = conclude(options, done[:2])
     assert len(part.tables[0].rows) == 2 and not part.tables[2:]
+
+
+def by_seed(*means: float, spread: float = 0.0) -> Losses:
+    """Losses of three seeds at 0, 50 and 100 %, the middle ones this far apart."""
+    apart = {0: 0.0, 50: spread, 100: 0.0}
+    return {
+        share: {seed: mean + (seed - 1) * apart[share] for seed in range(3)}
+        for share, mean in zip(apart, means, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (by_seed(5, 4, 4.5), "the U is there; the best share in between, 50 %, has by seed -1.000"),
+        (by_seed(5, 4, 4.5, spread=2), "the means form a U, which these seeds do not show"),
+        (by_seed(5, 4.8, 4.5), ": no U; the best"),
+        (by_seed(4, 4.8, 4.5), ": no U; the best"),
+        (by_seed(5, 4.6, 4.5, spread=1), "no U, though these seeds do not exclude one"),
+    ],
+)
+def test_the_shape_of_the_curve_is_told_from_the_numbers(losses: Losses, words: str) -> None:
+    assert words in shape_of_curve("text", losses)
+    assert not shape_of_curve("text", {share: losses[share] for share in (50, 100)})
+    assert not shape_of_curve("text", {share: losses[share] for share in (0, 100)})
 
 
 def test_a_run_gives_the_same_numbers_again() -> None:

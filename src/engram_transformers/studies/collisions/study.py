@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from engram_transformers.evaluation.metrics import Measure, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
+from engram_transformers.memories.engram.address import primes_from
 from engram_transformers.studies.collisions.counting import counted
 from engram_transformers.studies.collisions.keys import keys_of
 from engram_transformers.studies.collisions.options import Options
@@ -63,13 +65,14 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
 def conclude(options: Options, done: Sequence[Done]) -> Findings:
     """Shares of keys with rows of their own, recall, and the controls of recall."""
     counts = [one for one in done if one.unit.settings["part"] == "counts"]
-    trainings = _together([one for one in done if one.unit.settings["part"] == "recall"])
+    recalls = [one for one in done if one.unit.settings["part"] == "recall"]
+    trainings = _together(recalls)
     tables = [
         *(_counted(name, counts) for name in options.sets),
         Table("Recall of random keys", "share of the taught values that are said in full",
               tuple(_recall(trainings)), RECALL),
         Table("Controls of recall", "share of the values that are said in full",
-              tuple(_controls(trainings)), CONTROL),
+              tuple(_controls(recalls)), CONTROL),
     ]  # fmt: skip
     plots = [
         _curves(counts, options),
@@ -85,15 +88,19 @@ def conclude(options: Options, done: Sequence[Done]) -> Findings:
 
 RECALL = (
     "A value counts if each of its tokens and the end behind it is the host's first choice, which "
-    "is what greedy decoding writes. Tables have the next primes of rows, none twice. `span` has a "
-    "row for each key and each beginning of its value. Keys for a row: keys by the rows of all "
-    "tables; above 1 not all can have one of their own. Wilson's interval over the keys of all "
-    "seeds."
+    "is what greedy decoding writes. `unigram` has one table for each block; n-grams have one for "
+    "each block, length and head, of the next primes of rows, none twice: with as many rows a "
+    "table they are far larger, and *rows in all* is what compares. `span` has a row for each key "
+    "and each beginning of its value. Keys for a row: keys by the rows in all; above 1 not all can "
+    "have one of their own. Each seed draws keys of its own: n and Wilson's interval count those "
+    "of all seeds."
 )
 CONTROL = (
     "The same questions to the host without the memory, with the memory's tables zeroed, and with "
     "its rows looked up by another hash (for `unigram` and `span`: in another order). The last "
-    "asks for keys that were not taught."
+    "asks for keys that were not taught. The share is of all answers; n and its interval count "
+    "each key of a seed once, however many memories were asked for it, and the bare host, which is "
+    "the same beside all of them, stands there once."
 )
 NOTES = (
     "Rows are counted at a key's last token, behind which its value begins. A row of its own: at "
@@ -155,11 +162,24 @@ def _counted(name: str, counts: Sequence[Done]) -> Table:
         own = one.unit.settings
         for point in one.measured["curve"] if own["set"] == name else ():
             told = f"{own['layout']}, {point['keys']:,} keys, {point['rows']:,} rows a table"
-            more = {share: round(point[share], 4) for share in SHARES}
+            more: dict[str, Any] = {share: round(point[share], 4) for share in SHARES}
+            more["rows in all"] = _size(own["layout"], point)
             rows.append(row(told, _own(point), seeds=1, more=more))
-    about = "Counted, not estimated; the interval is Wilson's, for keys like these."
+    about = (
+        "Counted, not estimated; the interval is Wilson's, for keys like these. Rows in all: "
+        "of all tables of the one block that is counted, which is what compares: `unigram` has one "
+        "table, the others have one for each length and head, of the next primes of rows."
+    )
     return Table(f"Rows and collisions, keys: {name}", "share of the keys with a row of their own",
                  tuple(rows), about)  # fmt: skip
+
+
+def _size(layout: str, point: Mapping[str, Any]) -> int:
+    """Rows of all tables that were counted: those of the first block, with the first primes."""
+    if layout == "unigram":
+        return int(point["rows"])
+    tables = sum(len(order["used"]) for order in point["orders"])
+    return sum(islice(primes_from(point["rows"]), tables))
 
 
 def _own(point: Mapping[str, Any]) -> Measure:
@@ -174,8 +194,9 @@ def _together(done: Sequence[Done]) -> Trainings:
     return found
 
 
-def _pooled(runs: Sequence[Mapping[str, Any]], what: str) -> Measure:
-    return pooled((run[what], run["keys"]) for run in runs)
+def _recalled(runs: Sequence[Mapping[str, Any]]) -> Measure:
+    """Over the keys of all seeds, each of which draws its own."""
+    return pooled((run["recall"], run["keys"]) for run in runs)
 
 
 def _recall(trainings: Trainings) -> Iterator[Row]:
@@ -183,17 +204,32 @@ def _recall(trainings: Trainings) -> Iterator[Row]:
         tables = runs[0]["tables"]
         told = f"{rows:,} rows a table" if layout != "span" else "rows as needed"
         more = {"rows in all": tables, "keys for a row": round(keys / tables, 4)}
-        yield row(
-            f"{layout}, {keys:,} keys, {told}", _pooled(runs, "recall"), seeds=len(runs), more=more
-        )
+        yield row(f"{layout}, {keys:,} keys, {told}", _recalled(runs), seeds=len(runs), more=more)
 
 
-def _controls(trainings: Trainings) -> Iterator[Row]:
-    """Pooled over rows and keys: none of them should say anything."""
-    for layout in dict.fromkeys(layout for layout, *_ in trainings):
-        runs = [run for (own, *_), some in trainings.items() if own == layout for run in some]
-        for control in CONTROLS:
-            yield row(f"{layout}, {control}", _pooled(runs, control), seeds=len(runs))
+def _controls(done: Sequence[Done]) -> Iterator[Row]:
+    """The bare host once; by layout, over rows and keys, what else should say nothing."""
+    bare, *others = CONTROLS
+    if done:
+        yield _control(bare, bare, done)
+    for layout in dict.fromkeys(one.unit.settings["layout"] for one in done):
+        some = [one for one in done if one.unit.settings["layout"] == layout]
+        for control in others:
+            yield _control(f"{layout}, {control}", control, some)
+
+
+def _control(name: str, control: str, done: Sequence[Done]) -> Row:
+    """The share of all answers, with an interval of the questions of the largest draw of each seed.
+
+    The keys of a smaller draw are the first of a larger one with the same seed.
+    """
+    drawn: dict[int, int] = {}
+    for one in done:
+        seed, keys = one.unit.settings["seed"], one.measured["keys"]
+        drawn[seed] = max(keys, drawn.get(seed, 0))
+    right, asked = (sum(one.measured[what] for one in done) for what in (control, "keys"))
+    n = sum(drawn.values())
+    return row(name, rate_of(n * right / asked, n), seeds=len(drawn))
 
 
 def _curves(counts: Sequence[Done], options: Options) -> Plot | None:
@@ -204,34 +240,32 @@ def _curves(counts: Sequence[Done], options: Options) -> Plot | None:
         series = tuple(_curve(one) for one in some if one.unit.settings["count"] == most)
         if series:
             title = f"{name}: keys with a row of their own"
-            panels.append(Panel(title, "share", series, "rows of a table", "log", lines=True))
-    return Plot("collisions", "Collisions over rows", tuple(panels)) if panels else None
+            panels.append(Panel(title, "share", series, "rows in all", "log", lines=True))
+    return Plot("collisions", "Collisions over rows in all", tuple(panels)) if panels else None
 
 
 def _curve(one: Done) -> Series:
-    points = [(float(point["rows"]), _own(point)) for point in one.measured["curve"]]
-    return Series(one.unit.settings["layout"], tuple(points))
+    layout = one.unit.settings["layout"]
+    points = [(float(_size(layout, point)), _own(point)) for point in one.measured["curve"]]
+    return Series(layout, tuple(points))
 
 
 def _recall_plot(trainings: Trainings, keys: int) -> Plot | None:
-    """Recall of so many keys over the rows of a table."""
+    """Recall of so many keys over the rows in all, which compares layouts of any tables."""
     some = {(layout, rows): runs for (layout, rows, n), runs in trainings.items() if n == keys}
     if not some:
         return None
-    sizes = [rows for layout, rows in some if layout != "span"] or [1]
     series = []
     for layout in dict.fromkeys(layout for layout, _ in some):
         points = [
-            (float(rows), _pooled(runs, "recall"))
-            for (own, rows), runs in some.items()
+            (float(runs[0]["tables"]), _recalled(runs))
+            for (own, _), runs in some.items()
             if own == layout
         ]
-        if layout == "span":  # it has no rows to choose: a level line
-            points = [(float(end), points[0][1]) for end in (min(sizes), max(sizes))]
         series.append(Series(layout, tuple(sorted(points, key=lambda point: point[0]))))
-    panel = Panel(f"recall of {keys} keys", "share", tuple(series), "rows of a table", "log",
+    panel = Panel(f"recall of {keys} keys", "share", tuple(series), "rows in all", "log",
                   lines=True)  # fmt: skip
-    return Plot("recall", "Recall of random keys over rows", (panel,))
+    return Plot("recall", "Recall of random keys over rows in all", (panel,))
 
 
 def _crowding_plot(trainings: Trainings) -> Plot | None:
@@ -239,7 +273,7 @@ def _crowding_plot(trainings: Trainings) -> Plot | None:
     points: dict[str, list[tuple[float, Measure]]] = {}
     for (layout, _, keys), runs in trainings.items():
         if layout != "span":
-            point = (keys / runs[0]["tables"], _pooled(runs, "recall"))
+            point = (keys / runs[0]["tables"], _recalled(runs))
             points.setdefault(f"{layout}, {keys} keys", []).append(point)
     if not points:
         return None

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engram_transformers.evaluation.metrics import Measure, rate_of
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.study import Findings, Row, Table, row
-from engram_transformers.studies.trained import pooled, second
+from engram_transformers.studies.trained import over_questions, pooled, second
 
 Runs = Sequence[dict[str, Any]]
 Groups = Mapping[str, Mapping[str, Runs]]
@@ -27,6 +28,10 @@ NOTES = (
     "4: a trained memory has been taught its facts before, by training; nothing is written while "
     "the text is read.",
     "5, the pre-populated memory, is the study `prepopulation`.",
+    "1 to 3: seeds ask the same questions, or draw them from the same few keys: a share is the "
+    "mean over seeds, n and its interval count the questions of one of them, as if all answered "
+    "alike; how far trainings differ is not in it. 4: each seed makes up facts of its own, and n "
+    "counts those of all.",
 )
 
 
@@ -64,7 +69,7 @@ def _looked_up(name: str, runs: Runs) -> Row:
     counts = [run["asked"][name] for run in runs]
     # Spoilt memories are checked in one pass, which sees no other words.
     more = {"among other words": second(counts)} if len(counts[0]) > 2 else {}
-    return row(name, pooled(counts), seeds=len(runs), more=more)
+    return row(name, over_questions(counts), seeds=len(runs), more=more)
 
 
 def _other_keys(groups: Groups) -> Table:
@@ -80,7 +85,7 @@ def _other_keys(groups: Groups) -> Table:
 def _unchanged(name: str, runs: Runs) -> Row:
     counts = [run["keys not taught"] for run in runs]
     more = {"same beginning": second(counts)}
-    return row(name, pooled(counts), seeds=len(runs), more=more)
+    return row(name, over_questions(counts), seeds=len(runs), more=more)
 
 
 BEGINNING = "Same beginning: share whose first eight tokens of an answer are the bare host's."
@@ -139,16 +144,18 @@ def _routed(group: _Gated, name: str, runs: Runs) -> Row:
     chosen = counts if group.first else swapped
     more = {group.other: second(chosen)}
     if "open" in runs[0]:
-        more["route open"] = round(pooled(run["open"][group.name] for run in runs).value, 4)
-    return row(name, pooled(chosen), seeds=len(runs), more=more)
+        more["route open"] = second([0, *run["open"][group.name]] for run in runs)
+    return row(name, over_questions(chosen), seeds=len(runs), more=more)
 
 
 def _sure(layouts: Mapping[str, Runs]) -> Table:
-    found = [
-        (f"{layout}, seed {i}", run["sure"])
-        for layout, runs in layouts.items()
-        for i, run in enumerate(runs)
-    ]
+    """What was calibrated on the bare host: once, as it depends on no memory and on no seed."""
+    found: list[tuple[str, Any]] = []
+    for layout, runs in layouts.items():
+        for i, run in enumerate(runs):
+            if run["sure"] not in (sure for _, sure in found):
+                name = f"bare host, beside {layout}, seed {i}" if found else "bare host"
+                found.append((name, run["sure"]))
     return Table(
         "3: gating, when a host counts as sure",
         "share of the questions that are left to the bare host",
@@ -165,7 +172,7 @@ def _left(name: str, sure: Mapping[str, Any]) -> Row:
         "of all right": sure["right"],
         "threshold": round(sure["threshold"], 4),
     }
-    return row(name, pooled([(sure["bypassed"], sure["n"])]), seeds=1, more=more)
+    return row(name, rate_of(sure["bypassed"], sure["n"]), seeds=1, more=more)
 
 
 def _by_route(layouts: Mapping[str, Runs]) -> Iterator[tuple[str, Runs]]:
@@ -195,7 +202,8 @@ def _recall(ways: Mapping[str, Runs]) -> Table:
     )
 
 
-def _said(runs: Runs, distance: str) -> Any:
+def _said(runs: Runs, distance: str) -> Measure:
+    """Over the facts of all seeds, each of which makes up its own."""
     return pooled(run["said"][distance] for run in runs)
 
 

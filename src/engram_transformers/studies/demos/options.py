@@ -20,7 +20,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Options:
-    """The defaults are nine units, about forty minutes on one idle core."""
+    """The defaults are nine units; the two of `gating` take most of the time."""
 
     demos: tuple[str, ...] = DEMOS
     "Which demonstrations there are."

@@ -7,7 +7,7 @@ rows, what was never taught, and talk about other things.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engram_transformers.errors import BadInput
@@ -25,7 +25,7 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
-from engram_transformers.studies.trained import host_named, pooled, second
+from engram_transformers.studies.trained import host_named, over_questions, second
 from engram_transformers.types import Told
 
 CONTROLS = ("tables zeroed", "rows shuffled")
@@ -72,13 +72,14 @@ def measure(unit: Unit, told: Told) -> dict[str, Any]:
 
 def conclude(options: Options, done: Sequence[Done]) -> Findings:
     """By set: exact answers over all and by category, controls, and what else changed."""
+    sets = {_what(name, options): _groups(done, name) for name in options.sets}
     tables = [
         table
-        for name in options.sets
-        for table in _tables(_what(name, options), _groups(done, name))
+        for what, groups in sets.items()
+        for table in _tables(what, groups, options.epochs)
         if table.rows
     ]
-    return Findings(tuple(tables), notes=NOTES)
+    return Findings(tuple(tables), notes=(*NOTES, *_sizes(sets)))
 
 
 def _groups(done: Sequence[Done], name: str) -> Groups:
@@ -90,12 +91,15 @@ def _groups(done: Sequence[Done], name: str) -> Groups:
     return groups
 
 
-def _tables(what: str, groups: Groups) -> Iterator[Table]:
+def _tables(what: str, groups: Groups, cap: int) -> Iterator[Table]:
     yield Table(
         f"{what}: answers said exactly",
         "share of what was taught and is asked",
-        tuple(_overall(groups)),
-        "Greedy generation with a natural end, behind the taught prompt.",
+        tuple(_overall(groups, cap)),
+        "Greedy generation with a natural end, behind the taught prompt. Last loss: nats a token "
+        "in the last epoch of training. Seeds at the cap: those whose training was ended by the "
+        f"cap of {cap} epochs and not earlier by every answer being exact; more epochs might have "
+        "taught them more.",
     )
     yield Table(f"{what}: by category", "share said exactly", tuple(_parts(groups, "taught")))
     yield Table(
@@ -130,18 +134,44 @@ NOTES = (
     "`engram, n-grams and content` such rows besides those of its n-grams: what is found by "
     "content is found in any order, so that shuffling it changes nothing. `bottleneck` is of the "
     "size of `lora`; `bottleneck, same size` trains as many numbers as `engram, whole keys` does.",
+    "Seeds ask the same questions, taught in another order (of more keys than are asked, partly "
+    "others): a share is the mean over seeds, n and its interval count the questions of one of "
+    "them, as if all answered alike; how far trainings differ is not in it.",
 )
+SIZES_APART = ("engram, n-grams", "engram, unigram")
+"Ways that look alike, and whose tables are not of one size."
 
 
-def _overall(groups: Groups) -> Iterator[Row]:
+def _sizes(sets: Mapping[str, Groups]) -> Iterator[str]:
+    """The sizes of such ways, by set, where both were trained."""
+    for what, groups in sets.items():
+        one, other = ({run["parameters"] for run in groups.get(way, ())} for way in SIZES_APART)
+        if one and other and one != other:
+            yield (
+                f"{what}: `{SIZES_APART[0]}` trains {max(one):,} numbers, `{SIZES_APART[1]}` "
+                f"{max(other):,}. They are not of one size, so that their difference is not that "
+                "of their addresses alone."
+            )
+
+
+def _overall(groups: Groups, cap: int) -> Iterator[Row]:
     for way, runs in groups.items():
-        counts = [count for run in runs for count in run["taught"].values()]
-        more = {
-            name: round(sum(run[name] for run in runs) / len(runs), 4)
-            for name in ("parameters", "epochs", "seconds of training")
-            if all(name in run for run in runs)
-        }
-        yield row(way, pooled(counts), seeds=len(runs), more=more)
+        counts = [list(map(sum, zip(*run["taught"].values(), strict=True))) for run in runs]
+        yield row(way, over_questions(counts), seeds=len(runs), more=_training(runs, cap))
+
+
+def _training(runs: Sequence[dict[str, Any]], cap: int) -> dict[str, float]:
+    """What training took and how it ended, mean over seeds; nothing of a host without a memory.
+
+    Not the seconds: they are those of a machine that did other things besides.
+    """
+    if not all("epochs" in run for run in runs):
+        return {}
+    means = {
+        column: round(sum(run[name] for run in runs) / len(runs), 4)
+        for column, name in (("parameters",) * 2, ("epochs",) * 2, ("last loss", "loss"))
+    }
+    return {**means, "seeds at the cap": sum(run["epochs"] >= cap for run in runs)}
 
 
 def _parts(groups: Groups, what: str) -> Iterator[Row]:
@@ -149,7 +179,7 @@ def _parts(groups: Groups, what: str) -> Iterator[Row]:
         for name in runs[0][what]:
             counts = [run[what][name] for run in runs]
             more = {"among other words": second(counts)}
-            yield row(f"{way}, {name}", pooled(counts), seeds=len(runs), more=more)
+            yield row(f"{way}, {name}", over_questions(counts), seeds=len(runs), more=more)
 
 
 def _controls(groups: Groups) -> Iterator[Row]:
@@ -157,7 +187,7 @@ def _controls(groups: Groups) -> Iterator[Row]:
         for control in CONTROLS:
             if control in runs[0]:
                 counts = [run[control] for run in runs]
-                yield row(f"{way}, {control}", pooled(counts), seeds=len(runs))
+                yield row(f"{way}, {control}", over_questions(counts), seeds=len(runs))
 
 
 def _changed(groups: Groups) -> Iterator[Row]:
@@ -165,7 +195,7 @@ def _changed(groups: Groups) -> Iterator[Row]:
         for what in ("not taught", "talk"):
             counts = [run[what] for run in runs]
             more = {"same beginning": second(counts)}
-            yield row(f"{way}, {what}", pooled(counts), seeds=len(runs), more=more)
+            yield row(f"{way}, {what}", over_questions(counts), seeds=len(runs), more=more)
 
 
 STUDY = Study(

@@ -28,7 +28,7 @@ from engram_transformers.studies.study import (
     row,
     settings_of,
 )
-from engram_transformers.studies.trained import host_named, pooled, second
+from engram_transformers.studies.trained import host_named, over_questions, second
 from engram_transformers.types import Fact, Told
 
 TRAINED_APART = "projection trained on other facts"
@@ -104,6 +104,8 @@ NOTES = (
     "embedding of the very token that is to come, without a projection.",
     "`projection trained on other facts`: token embeddings, read by a projection that was trained "
     "on as many other facts with rows that stood still.",
+    "Seeds draw from the same keys, so that some facts come again: a share is the mean over seeds, "
+    "n and its interval count the facts of one of them; how far seeds differ is not in it.",
 )
 
 
@@ -117,7 +119,7 @@ def _rows(done: Sequence[Done], name: str) -> Iterator[Row]:
         where = "" if way == "bare host" else f", before block {layer}"
         counts = [(run["right"], run["first tokens right"], run["facts"]) for run in runs]
         more = {"first tokens": second(counts)}
-        yield row(f"{way}{where}", pooled(counts), seeds=len(runs), more=more)
+        yield row(f"{way}{where}", over_questions(counts), seeds=len(runs), more=more)
 
 
 def _first(host: Host, fact: Fact) -> int:

@@ -9,8 +9,15 @@ from typing import Any
 from engram_transformers.evaluation.metrics import Measure
 from engram_transformers.evaluation.report.plots import Panel, Plot, Series
 from engram_transformers.studies.estimates import over_runs
+from engram_transformers.studies.scratch.allocation import losses_by_share, shape_of_curve
 from engram_transformers.studies.scratch.options import Options
-from engram_transformers.studies.scratch.variants import BASELINE, SAME_FLOPS, SIZES, share_of
+from engram_transformers.studies.scratch.variants import (
+    BASELINE,
+    SAME_FLOPS,
+    SIZES,
+    WIDE,
+    share_of,
+)
 from engram_transformers.studies.study import Done, Findings, Heatmap, Row, Table, row
 
 UNIT = "nats a token"
@@ -22,14 +29,15 @@ def conclude(options: Options, done: Sequence[Done]) -> Findings:
     plots: list[Plot | Heatmap] = []
     for text in options.texts:
         runs = _Runs([one for one in done if one.unit.settings["text"] == text])
-        tables += [make(text, runs) for make in (_losses, _against, _carried)]
+        tables += [make(text, runs) for make in (_losses, _against, _paired, _carried)]
         plots += _heatmaps(text, runs)
     curves = [panel for text in options.texts if (panel := _curve(text, done))]
     if curves:
         title = "Held-out loss by where the extra parameters are"
         plots.insert(0, Plot("allocation", title, tuple(curves)))
     kept = tuple(table for table in tables if table.rows)
-    return Findings(kept, tuple(plots), tuple(_notes(done)))
+    shapes = [shape_of_curve(text, losses_by_share(text, done)) for text in options.texts]
+    return Findings(kept, tuple(plots), (*filter(None, shapes), *_notes(done)))
 
 
 class _Runs:
@@ -80,6 +88,27 @@ def _against(text: str, runs: _Runs) -> Table:
         tuple(runs.line(v, values) for v, values in pairs.items() if values),
         "Each run less the baseline with the same seed, which read the same batches; below zero "
         "is better.",
+    )
+
+
+def _paired(text: str, runs: _Runs) -> Table:
+    """Each Engram against what has its parameters, and against what has its computation."""
+    pairs = {
+        (variant, other): runs.less(variant, "loss", other, "loss")
+        for other in (WIDE, SAME_FLOPS)
+        for variant in runs.with_engram()
+    }
+    return Table(
+        f"{text}: an Engram against the same without tables",
+        UNIT,
+        tuple(
+            replace(runs.line(variant, values), name=f"{variant} minus {other}")
+            for (variant, other), values in pairs.items()
+            if values
+        ),
+        "Each run less that of the same seed and the same batches; below zero the Engram is "
+        f"better. `{WIDE}` has as many parameters, `{SAME_FLOPS}` as much computation as an "
+        "Engram's projections add; below 100 % the rest of its parameters computes besides.",
     )
 
 
