@@ -54,7 +54,7 @@ from engram_transformers.training.checkpoints import (
 from engram_transformers.training.examples import Example, examples_of, facts_in
 from engram_transformers.training.fit import alone
 from engram_transformers.training.joint import optimizer_of
-from engram_transformers.training.rate import WARM_UP
+from engram_transformers.training.rate import FLOOR, WARM_UP
 from engram_transformers.training.room import within_memory
 from engram_transformers.training.rowwise import Tabled
 from engram_transformers.training.saved import described, load_memories, save_memories
@@ -74,7 +74,9 @@ def arguments(schedule: Schedule, folder: str | Path = FOLDER, **further: Any) -
         num_train_epochs=schedule.epochs,
         per_device_train_batch_size=schedule.batch,
         seed=schedule.seed,
-        lr_scheduler_type="cosine",
+        # As `rate.shares` has it: the first step moves already, and the last one still does.
+        lr_scheduler_type="cosine_warmup_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": FLOOR},
         warmup_steps=WARM_UP,
         report_to="none",
         **further,

@@ -13,8 +13,10 @@ from transformers import TrainerCallback, TrainingArguments
 from cases import FACTS
 from engram_transformers.errors import BadInput, StoreDamaged, TrainingDiverged
 from engram_transformers.extend import add_engram, add_lora, load_engram, remove_engram
+from engram_transformers.memory import Schedule
 from engram_transformers.training import trainer as training
 from engram_transformers.training.checkpoints import FILE, last_complete
+from engram_transformers.training.rate import shares
 from engram_transformers.training.trainer import EngramTrainer
 from hosts import tiny, tiny_tokenizer
 
@@ -344,3 +346,21 @@ def test_a_model_without_a_memory_is_refused(tmp_path: Path) -> None:
         trainer_of(tiny("llama"), tmp_path)
     with pytest.raises(BadInput, match="no complete checkpoint"):
         trainer_of(model_with(), tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_the_usual_schedule_is_that_of_teaching(tmp_path: Path) -> None:
+    schedule = Schedule(learning_rate=0.01, epochs=4, batch=1, seed=0)
+    args = training.arguments(schedule, tmp_path, use_cpu=True)
+    trainer = trainer_of(model_with(), tmp_path, args=args, data=FACTS)
+    seen: list[float] = []
+
+    class See(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, lr_scheduler: Any, **__: Any) -> None:
+            seen.append(lr_scheduler.get_last_lr()[0])
+
+    trainer.add_callback(See())
+    trainer.train()
+    share = shares(len(seen))
+    assert [one / max(seen) for one in seen] == pytest.approx(
+        [share(step) for step in range(len(seen))], abs=0.1
+    )
