@@ -154,9 +154,9 @@ class GatedLora(nn.Module):
             self._judged += [(gates[one.b, one.columns], self._answers(one)) for one in wanted]
         return self._mixed(y, gates, wanted) if wanted else y
 
-    def gates(self, tokens: HostTokens, text: str) -> TokenGates:
-        """How far the gate opens along a text, read as it stands, as for a heatmap."""
-        ids = tokens.encode(text)
+    def gates(self, tokens: HostTokens, text: str | Sequence[int]) -> TokenGates:
+        """How far the gate opens along a text, or its tokens, as for a heatmap."""
+        ids = tokens.encode(text) if isinstance(text, str) else list(text)
         if not ids:
             raise BadInput("the text is empty; there is no token to look at")
         with torch.no_grad(), silenced(self.adapter.model):
