@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-demo: .venv/.ready  ## teach a real model 160 facts, prove it, take them back
+demo: .venv/.ready  ## teach a real model 167 facts, prove it, take them back
 	$(BIN)/engram demo
 
 test: .venv/.ready  ## all tests

@@ -31,7 +31,7 @@ from engram_transformers.errors import (
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
-    "demo": "teach a real model 160 facts, prove it, take them back",
+    "demo": "teach a real model 167 facts, prove it, take them back",
     "teach": "teach facts from files or from the command line",
     "ask": "ask one question",
     "chat": "talk, with the memory attached",

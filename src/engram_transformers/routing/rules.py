@@ -35,6 +35,8 @@ FACTUAL_PATTERNS = (
 "Beginnings of questions that ask for one fact."
 _KEY = re.compile(r"[A-Z][A-Z0-9_]+:\S")
 _ENTITY = re.compile(r"\[[A-Za-z]+_?\d+\]\s*\S")
+_ADDRESS = re.compile(r"[A-Za-z]+://")
+_TIME = re.compile(r"\b\d{1,2}:\d{2}\b")
 KEY, FACTUAL, SHORT = 1.0, 0.7, 0.5
 
 
@@ -44,8 +46,9 @@ class LookupPatternDetector:
 
     1 for a key (`ACRONYM:GPU`, `[Q937] place of birth`, and any other `NAME:value` in capitals),
     0.7 for a question that begins as questions for one fact do, 0.5 for at most three words with a
-    colon among them, else 0. Only the beginning of the text's last line counts: `the CODE: red
-    book` is no key. (The third seed looked for its prefixes anywhere.)
+    colon among them that is none of a time or a web address, else 0. Only the beginning of the
+    text's last line counts: `the CODE: red book` is no key. (The third seed looked for its prefixes
+    anywhere.)
     """
 
     prefixes: Sequence[str] = LOOKUP_PREFIXES
@@ -53,12 +56,14 @@ class LookupPatternDetector:
 
     def __call__(self, text: str) -> float:
         asked = last_question(text) or text.strip()
+        if _ADDRESS.match(asked):
+            return 0.0
         if self._is_key(asked):
             return KEY
         if any(re.match(pattern, asked, re.I) for pattern in self.patterns):
             return FACTUAL
         words = asked.split()
-        inside = ":" in asked and "://" not in asked and not asked.endswith(":")
+        inside = ":" in _TIME.sub("", asked) and "://" not in asked and not asked.endswith(":")
         return SHORT if inside and len(words) <= 3 else 0.0
 
     def _is_key(self, asked: str) -> bool:
