@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from numbers import Integral, Real
@@ -13,6 +14,12 @@ from engram_transformers.errors import BadInput
 _TAKEN: dict[Any, type] = {bool: bool, int: Integral, float: Real, str: str}
 _CALLED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _CALLED[NoneType] = "None"
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What to say to somebody who gave a name that is none of these."""
+    near = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def as_declared(options: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

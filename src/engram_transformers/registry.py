@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from engram_transformers.errors import BadInput, UnknownMemory
-from engram_transformers.options import as_declared
+from engram_transformers.options import as_declared, hint
 
 KINDS = {
     "lookup": "engram_transformers.memories.lookup:Lookup",
@@ -57,10 +57,9 @@ def config_of(kind: str, options: Mapping[str, Any]) -> Any:
         BadInput: it has no such option, or a value is of another type or out of bounds.
     """
     known = option_names(kind)
-    if unknown := ", ".join(repr(name) for name in options if name not in known):
-        raise BadInput(
-            f"a memory of kind {kind} has no option {unknown}; it has {', '.join(known)}"
-        )
+    for name in options:
+        if name not in known:
+            raise BadInput(f"a memory of kind {kind} has no option {name!r}; {hint(name, known)}")
     config = memory_class(kind).Config
     return config(**as_declared(config, options))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
 from engram_transformers.errors import BadInput
+from engram_transformers.options import hint
 from engram_transformers.studies.study import Study
 
 STUDIES = {
@@ -25,9 +25,7 @@ STUDIES = {
 def study_named(name: str) -> Study:
     """The study of this name; `BadInput` where there is none."""
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
-        raise BadInput(f"no study is called {name!r}; {hint}")
+        raise BadInput(f"no study is called {name!r}; {hint(name, STUDIES)}")
     found = import_module(STUDIES[name]).STUDY
     assert isinstance(found, Study)
     return found

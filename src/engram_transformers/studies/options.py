@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from engram_transformers.errors import BadInput
-from engram_transformers.options import as_declared
+from engram_transformers.options import as_declared, hint
 from engram_transformers.studies.study import Study
 
 
@@ -20,9 +19,7 @@ def configured(options: type[Any], given: Mapping[str, Any]) -> Any:
     known = [field.name for field in dataclasses.fields(options)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise BadInput(f"no option is called {name!r}; {hint}")
+            raise BadInput(f"no option is called {name!r}; {hint(name, known)}")
     return options(**as_declared(options, given))
 
 
