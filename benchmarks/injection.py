@@ -46,7 +46,7 @@ FACTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--method", default="rome")
+    parser.add_argument("--method", default=NEAR.method)
     parser.add_argument("--route", default="edit", choices=("edit", "store"))
     parser.add_argument("--layer", type=int)
     parser.add_argument("--lookalikes", type=int, default=RankOneConfig.lookalikes)

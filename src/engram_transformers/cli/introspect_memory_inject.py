@@ -95,7 +95,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--method",
         choices=("rome", "memit", "alphaedit"),
-        help="of the edit (default: rome)",
+        help="of the edit (default: memit, as a rank-one memory is taught)",
     )
     looking.add_form(parser)
     add_model(parser)
@@ -173,8 +173,8 @@ def _config(args: argparse.Namespace) -> RankOneConfig:
     from engram_transformers.memories.rank_one import RankOneConfig
 
     layers = None if args.layer in (None, "auto") else (args.layer,)
-    method = args.method or RankOneConfig.method
-    return replace(RankOneConfig() if args.far else NEAR, method=method, layers=layers)
+    usual = RankOneConfig() if args.far else NEAR
+    return replace(usual, method=args.method or usual.method, layers=layers)
 
 
 def show(found: Injection) -> None:

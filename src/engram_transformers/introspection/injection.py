@@ -49,7 +49,7 @@ from engram_transformers.types import Fact, HostIdentity, Told
 
 Route = Literal["edit", "store"]
 ORDER = ("test", "reworded", "partner", "near")
-NEAR = RankOneConfig(method="rome", wordings=1, short=True, beyond=1.0)
+NEAR = RankOneConfig(wordings=1, short=True, beyond=1.0)
 "An edit that changes little else; what a memory is taught by default is meant to reach further."
 LONGEST, LONGEST_CONTROL = 24, 12
 "New tokens of an answer, and of an answer to a control prompt."
