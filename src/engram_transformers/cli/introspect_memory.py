@@ -132,6 +132,10 @@ MEANINGS = {
     "  rather than by second operand ({column}...)",
     "column-dominant": "Facts cluster by second operand ({column}...)\n"
     "  rather than by first operand ({row}...)",
+    "row": "Facts cluster by first operand ({row}...);\n"
+    "  whether more than by second operand ({column}...) is not significant",
+    "column": "Facts cluster by second operand ({column}...);\n"
+    "  whether more than by first operand ({row}...) is not significant",
     "row-and-column": "Facts cluster by both operands; neither is significantly stronger",
     "answer-dominant": "Facts with the same answer are the most alike, whatever their prompts",
     "commutative-dominant": "Facts whose operands are swapped are the most alike; others with\n"

@@ -111,9 +111,13 @@ def run(args: argparse.Namespace) -> int:
     from engram_transformers.cli.telling import Telling
     from engram_transformers.introspection.injected import injected_fact
     from engram_transformers.introspection.injection import inject
+    from engram_transformers.memories.rank_one.edit import edit_files
 
     args.save_plot = None
     looking.check_files(args)
+    if args.output and args.route == "edit":
+        for file in edit_files(_edit_of(args.output)):
+            looking.check_file(file)
     _check_route(args)
     if not args.fact:
         raise BadInput("nothing to inject; pass --fact QUERY=ANSWER, such as --fact '7*8=42'")
@@ -123,6 +127,12 @@ def run(args: argparse.Namespace) -> int:
             raise BadInput(
                 f"{len(args.subject)} subjects for {len(facts)} facts; pass --subject once for each"
             )
+        for fact, subject in zip(facts, args.subject, strict=True):
+            if not subject.strip() or subject.lower() not in fact.prompt.lower():
+                raise BadInput(
+                    f"the subject {subject!r} is not in {fact.prompt!r}; write it as it stands "
+                    "there"
+                )
         pairs = zip(facts, args.subject, strict=True)
         facts = [replace(fact, subject=subject) for fact, subject in pairs]
     host = host_of(args, memory=None)
@@ -138,13 +148,17 @@ def run(args: argparse.Namespace) -> int:
             tests=[text.strip(" ") for text in args.test.split("|") if text.strip()],
             reworded=args.paraphrase,
             chat=args.chat,
-            keep=args.output.with_suffix(".edit") if args.output else None,
+            keep=_edit_of(args.output) if args.output else None,
             told=told,
         )
     if not args.json:
         show(found)
     looking.finish(args, as_json(found, model=host.identity.id))
     return 0 if found.success.value == 1 and found.undone else 1
+
+
+def _edit_of(output: Path) -> Path:
+    return output.with_suffix(".edit")
 
 
 def _layer(text: str) -> int | Literal["auto"]:
@@ -254,6 +268,7 @@ def _summary(found: Injection) -> None:
     for measure, words in (
         (found.elsewhere, "prompts that are no wording of a fact get its answer"),
         (found.broken, "operations that were right are wrong now"),
+        (found.rescued, "operations that were wrong are right now"),
     ):
         if measure.n:
             say(f"  {measure.value * measure.n:.0f} of {measure.n} {words}")
@@ -266,7 +281,8 @@ def _summary(found: Injection) -> None:
     for path in found.files:
         say(f"kept in {path}")
     if facts.value < 1:
-        say("Not every fact was injected; try another --layer, or name its --subject.")
+        instead = "another --layer, or name its --subject" if found.layers else "--route edit"
+        say(f"Not every fact was injected; try {instead}.")
 
 
 def _count(answered: list[Answered], status: str) -> str:
@@ -290,6 +306,7 @@ def as_json(found: Injection, *, model: str) -> dict[str, Any]:
         "controls": [{"prompt": prompt, "unchanged": same} for prompt, same in found.controls],
         "other_prompts_injected": found.elsewhere.as_dict(),
         "right_before_wrong_after": found.broken.as_dict(),
+        "wrong_before_right_after": found.rescued.as_dict(),
         "answers": [_answer(found, one) for one in found.answered],
         "undo_exact": found.undone,
         "seconds": round(found.seconds, 3),

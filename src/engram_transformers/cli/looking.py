@@ -94,7 +94,7 @@ def layer(text: str) -> int | Literal["auto", "all"]:
 def check_files(args: argparse.Namespace) -> None:
     """Nobody should learn after a minute that what was found cannot be kept."""
     check_plot(args.save_plot)
-    _check_file(args.output)
+    check_file(args.output)
 
 
 def check_plot(path: Path | None) -> None:
@@ -103,16 +103,24 @@ def check_plot(path: Path | None) -> None:
         from engram_transformers.evaluation.report.drawing import check
 
         check()
-    _check_file(path)
+    check_file(path)
 
 
-def _check_file(path: Path | None) -> None:
+def check_file(path: Path | None) -> None:
+    """Likewise of one file; what it holds stays."""
     if path is None:
         return
     if path.is_dir():
         raise StoreError(f"{path} is a directory; name a file in it")
     if not path.absolute().parent.is_dir():
         raise StoreError(f"{path}: its directory does not exist; make it first")
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

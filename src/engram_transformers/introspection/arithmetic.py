@@ -124,13 +124,13 @@ def problems(
     try:
         if len({template.format(a=a, op="+", b=b) for a, b in ((1, 1), (2, 1), (1, 2))}) < 3:
             raise BadInput(f"the template {template!r} lacks {{a}} or {{b}}")
-    except (KeyError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"the template {template!r} has gaps besides {{a}}, {{op}}, {{b}}") from None
     generator = np.random.default_rng(seed)
     found = []
-    for operation in operations:
+    for operation in dict.fromkeys(operations):
         for difficulty in DIGITS:
             found += _drawn(operation, difficulty, each, template, shots, generator)
     return found
@@ -184,6 +184,11 @@ def _drawn(
     first, second = (range(10 ** (n - 1) + (n == 1), 10**n) for n in DIGITS[difficulty])
     pairs = [(a, b) for a in first for b in second if operation != "subtraction" or a >= b]
     order = generator.permutation(len(pairs))[: each + shots]
+    if len(pairs) <= shots:
+        raise BadInput(
+            f"{shots} solved problems before each were asked for; {difficulty} {operation} has "
+            f"{len(pairs)} problems in all. Use fewer"
+        )
     drawn = [pairs[i] for i in order]
     examples, wanted = drawn[:shots], drawn[shots:]
     before = "".join(f"{template.format(a=a, op=sign, b=b)}{result(a, b)}\n" for a, b in examples)

@@ -72,6 +72,16 @@ def answer_ids(tokens: HostTokens, prompt: str, answer: str, *, form: Form) -> I
     return tuple(tokens.encode(tokens.spaced(answer) if spaced else answer.lstrip()))
 
 
+def check_prompt(adapter: Adapter, prompt: str, ids: Ids) -> None:
+    """`BadInput` for what cannot be asked: nothing at all, or more than the host reads."""
+    if not prompt.strip():
+        raise BadInput("a prompt is empty; there is nothing to ask")
+    limit = adapter.max_length()
+    if limit and len(ids) > limit:
+        begin = prompt if len(prompt) <= 40 else f"{prompt[:37]}..."
+        raise BadInput(f"{begin!r} has {len(ids):,} tokens; the host reads {limit:,} at once")
+
+
 def joining(adapter: Adapter, tokens: HostTokens) -> Tensor:
     """(vocab,): which tokens go on with a word or a number; a host's head may know more tokens."""
     found = torch.zeros(adapter.vocab_size, dtype=torch.bool)

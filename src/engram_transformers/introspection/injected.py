@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -89,11 +89,14 @@ def beside(fact: Fact, number: int) -> Iterator[Asked]:
     for text in dict.fromkeys(_wordings(fact.prompt)):
         if text != fact.prompt:
             yield Asked(text, "reworded", number)
-    if parts := _OF_TWO.fullmatch(fact.prompt):
-        yield from _operands(parts, number)
+    subject = fact.subject or fact.prompt
+    if parts := _OF_TWO.fullmatch(fact.prompt) or _OF_TWO.fullmatch(subject):
+        for asked in _operands(parts, number):
+            yield replace(asked, prompt=fact.prompt.replace(parts.group(), asked.prompt))
     elif not _CALCULATION.fullmatch(fact.prompt) and has_neighbours(fact):
         for other in OTHERS:
-            yield Asked(fact.prompt.replace(fact.subject or "", other), "near", number)
+            prompt = fact.prompt.replace(subject, other).replace("the the ", "the ")
+            yield Asked(prompt, "near", number)
 
 
 def _wordings(prompt: str) -> Iterator[str]:

@@ -12,6 +12,8 @@ whose answer it only begins with is told apart, and so is an answer that comes t
 from __future__ import annotations
 
 import math
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +31,8 @@ from engram_transformers.errors import BadInput
 from engram_transformers.evaluation.check import Trial, check
 from engram_transformers.evaluation.generate import generate
 from engram_transformers.evaluation.harm import loglikelihoods
-from engram_transformers.evaluation.metrics import Measure, begins, exact, rate
-from engram_transformers.introspection.asking import joining, wanted
+from engram_transformers.evaluation.metrics import Measure, begins, contains, exact, rate
+from engram_transformers.introspection.asking import check_prompt, joining, wanted
 from engram_transformers.introspection.controls import CONTROLS
 from engram_transformers.introspection.injected import Asked, beside, form_of, result_of
 from engram_transformers.introspection.scoring import score
@@ -38,6 +40,7 @@ from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.memories.rank_one import RankOne, RankOneConfig
 from engram_transformers.memories.rank_one.edit import (
     Edit,
+    edit_files,
     load_edit,
     same_weights,
     save_edit,
@@ -45,6 +48,7 @@ from engram_transformers.memories.rank_one.edit import (
 )
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.models.tokens import Form, HostTokens
+from engram_transformers.stores.text import normalise
 from engram_transformers.types import Fact, HostIdentity, Told
 
 Route = Literal["edit", "store"]
@@ -141,6 +145,13 @@ class Injection:
         return rate(not one.after.correct for one in self._others if one.before.correct)
 
     @property
+    def rescued(self) -> Measure:
+        """The share of operations, none of them a fact, that were wrong and are right now."""
+        return rate(
+            one.after.correct is True for one in self._others if one.before.correct is False
+        )
+
+    @property
     def _others(self) -> list[Answered]:
         return [one for one in self.answered if one.asked.group not in ("fact", "reworded")]
 
@@ -178,13 +189,15 @@ def inject(
         known: what the bare host says to the control prompts, where that was asked before.
 
     Raises:
-        BadInput: a fact is what the host says already; the strength is not above 0.
+        BadInput: a fact is what the host says already, or contradicts another; a prompt is empty
+            or too long; the strength is not above 0.
         PlaceNotFound: the host has no such block, or no MLP that can be changed.
     """
-    if not strength > 0:
+    if not 0 < strength < math.inf:
         raise BadInput(
-            f"strength is {strength}; it has to be above 0, and 1 writes all of the edit"
+            f"strength is {strength}; it has to be a number above 0, and 1 writes all of the edit"
         )
+    _check_agreeing(facts)
     memory = _memory(route, adapter, tokens, config or NEAR)
     asker = Asker(adapter, tokens, facts, chat=chat, told=told)
     asked, before = _before(asker, facts, tests, reworded)
@@ -195,11 +208,13 @@ def inject(
     _write(memory, facts, asker)
     seconds, processor = time.perf_counter() - seconds, time.process_time() - processor
     with tempfile.TemporaryDirectory() as folder:
-        path = keep or Path(folder) / "edit"
+        path = Path(folder) / "edit"
         with _acting(adapter, memory, strength, path, identity, facts) as at:
             after = asker.said(asked)
             same = asker.same(controls)
         undone = at.undone()
+        # Not before all is known: who interrupts this keeps no files.
+        files = _kept(at.files, keep) if keep else ()
     answered = [
         Answered(one, asker.form(one.prompt), b, a)
         for one, b, a in zip(asked, before, after, strict=True)
@@ -215,7 +230,7 @@ def inject(
         undone=undone,
         seconds=seconds,
         processor_seconds=processor,
-        files=at.files if keep else (),
+        files=files,
     )
 
 
@@ -238,9 +253,28 @@ def _before(
     return [*asked, *more], [*said, *asker.said(more)]
 
 
+def _check_agreeing(facts: Sequence[Fact]) -> None:
+    known: dict[str, Fact] = {}
+    for fact in facts:
+        other = known.setdefault(normalise(fact.prompt), fact)
+        if other is not fact:
+            raise BadInput(
+                f"two facts answer {fact.prompt!r}: {other.answer!r} and {fact.answer!r}; leave "
+                "one of them out"
+            )
+
+
+def _kept(files: Sequence[Path], keep: Path) -> tuple[Path, ...]:
+    """Copies of an edit's files under another name."""
+    kept = edit_files(keep) if files else ()
+    for one, other in zip(files, kept, strict=True):
+        shutil.copyfile(one, other)
+    return kept
+
+
 def _check_new(facts: Sequence[Fact], before: Sequence[Said], forms: Sequence[Form]) -> None:
     for fact, said, form in zip(facts, before, forms, strict=True):
-        if said.injected:
+        if said.injected or (form == "chat" and contains(_first_sentence(said), fact.answer)):
             raise BadInput(
                 f"the model says {said.answer!r} to {fact.prompt!r} already; there is nothing to "
                 "inject. Give another answer"
@@ -253,6 +287,10 @@ def _check_new(facts: Sequence[Fact], before: Sequence[Said], forms: Sequence[Fo
                 "but that it stops there. Give another answer, or ask through --chat, where "
                 "answers end"
             )
+
+
+def _first_sentence(said: Said) -> str:
+    return re.split(r"(?<=[.!?])\s|\n", said.answer, maxsplit=1)[0]
 
 
 def _more(facts: Sequence[Fact], tests: Sequence[str], reworded: Sequence[str]) -> list[Asked]:
@@ -362,6 +400,8 @@ class Asker:
         if not asked:
             return []
         prompts = [self._ids(one.prompt) for one in asked]
+        for one, ids in zip(asked, prompts, strict=True):
+            check_prompt(self.adapter, one.prompt, tuple(ids))
         answers = [self.facts[one.fact].answer for one in asked]
         whole = [
             self.tokens.answer_ids(one.prompt, answer, form=self.form(one.prompt))

@@ -28,6 +28,8 @@ TYPES = {
     COMMUTATIVE: "commutative-dominant",
     SAME_CATEGORY: "category-dominant",
 }
+ALONE = {SAME_ROW: "row", SAME_COLUMN: "column"}
+"Where one of the two is significant, and is not shown to be more than the other."
 BOTH, NONE = "row-and-column", "none"
 Array = NDArray[np.float64]
 
@@ -58,7 +60,7 @@ class Organisation:
     """What the facts are ordered by at one layer."""
 
     type: str
-    "One of `TYPES`, `row-and-column`, or `none` where nothing is significant."
+    "One of `TYPES` or `ALONE`, `row-and-column`, or `none` where nothing is significant."
     effects: tuple[Effect, ...]
     unrelated_mean: float
     unrelated_sd: float
@@ -105,7 +107,7 @@ def organisation(
         p = sign_flip(differences, seed=seed) if differences else None
         mean, sd = _described(each, relations, UNRELATED)
         shift = float(np.mean(differences)) if differences else None
-        type = _type(effects, shift, p)
+        type = _type(effects, p)
         described.append(
             Organisation(type, effects, mean, sd, relations.unrelated, shift, p, draws)
         )
@@ -138,7 +140,7 @@ def _described(similarities: Array, relations: Relations, name: str) -> tuple[fl
     return float(found.mean()), float(found.std())
 
 
-def _type(effects: tuple[Effect, ...], row_less_column: float | None, p: float | None) -> str:
+def _type(effects: tuple[Effect, ...], row_column_p: float | None) -> str:
     significant = {one.relation: one for one in effects if one.significant}
     if not significant:
         return NONE
@@ -149,10 +151,10 @@ def _type(effects: tuple[Effect, ...], row_less_column: float | None, p: float |
         return TYPES[SAME_ANSWER]
     if largest not in (SAME_ROW, SAME_COLUMN):
         return TYPES[largest]
+    if row_column_p is not None and row_column_p < ALPHA:
+        return TYPES[largest]
     both = {SAME_ROW, SAME_COLUMN} <= significant.keys()
-    if both and (p is None or p >= ALPHA or row_less_column is None):
-        return BOTH
-    return TYPES[largest]
+    return BOTH if both else ALONE[largest]
 
 
 def _nothing(similarities: Array, relations: Relations, draws: int) -> Organisation:

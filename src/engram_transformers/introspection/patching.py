@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engram_transformers.errors import BadInput
-from engram_transformers.introspection.asking import joining, wanted
+from engram_transformers.introspection.asking import check_prompt, joining, wanted
 from engram_transformers.introspection.reading import Ids, Wanted
 from engram_transformers.introspection.scoring import Scored, greedy, score
 from engram_transformers.models.adapter import Adapter
@@ -96,9 +96,14 @@ def patch(
         BadInput: equal answers, a position that is not in both prompts, an empty answer.
     """
     ids = [tuple(tokens.prompt_ids(text, form=form)) for text in (source, target)]
+    for text, each in zip((source, target), ids, strict=True):
+        check_prompt(adapter, text, each)
     columns = _columns(position, ids)
     said = [_said(tokens, each) for each in _alone(adapter, tokens, ids)]
-    named = (source_answer or first_words(said[0]), target_answer or first_words(said[1]))
+    named = [
+        first_words(own) if given is None else given
+        for given, own in zip((source_answer, target_answer), said, strict=True)
+    ]
     if named[0] == named[1]:
         raise BadInput(
             f"both prompts are answered {named[0]!r}, so a patch would not show; use others, or "

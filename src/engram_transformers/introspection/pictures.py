@@ -24,7 +24,7 @@ from engram_transformers.introspection.organisation import Organisation
 from engram_transformers.introspection.patching import EFFECTS, PatchSweep
 from engram_transformers.introspection.relations import ORDER, relations_of
 from engram_transformers.introspection.retrieval import CLASSES, Retrieval
-from engram_transformers.introspection.tracing import Trace
+from engram_transformers.introspection.tracing import LEAST, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,7 +165,8 @@ def draw_trace(found: Trace, path: Path, *, model: str) -> None:
     with drawing.paper(*whole, path.name) as figure:
         _title(figure, f"{found.prompt} → {found.answer}, in {model}", whole)
         axes = _axes(figure, (left, 62, across, tall), whole)
-        top = max(float(found.effect.max()), 1e-6)
+        # A scale of less would draw a pattern where there is nothing to trace.
+        top = max(float(found.effect.max()), LEAST)
         image = axes.imshow(
             found.effect.T,
             cmap="Purples" if found.kind == "block" else "Greens",
@@ -187,7 +188,8 @@ def draw_trace(found: Trace, path: Path, *, model: str) -> None:
         )
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=9, colors=MUTED.light)
-        said = f"P {found.clean:.3f} undisturbed, {found.corrupted:.3f} with noise; comes back:"
+        said = f"P {found.clean:.3f} undisturbed, {found.corrupted:.3f} with noise; "
+        said += "comes back:" if found.traceable else "there is nothing to trace"
         figure.text(left / whole[0], 1 - 48 / whole[1], said, size=9.5, color=MUTED.light)
         _save(figure, path)
 

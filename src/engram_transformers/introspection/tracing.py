@@ -7,6 +7,7 @@ probability is that state's effect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engram_transformers.errors import BadInput
-from engram_transformers.introspection.asking import joining, wanted
+from engram_transformers.introspection.asking import check_prompt, joining, wanted
 from engram_transformers.introspection.patching import WRITTEN, first_words
 from engram_transformers.introspection.reading import Ids, Wanted
 from engram_transformers.introspection.scoring import greedy, score
@@ -27,7 +28,6 @@ from engram_transformers.models.tokens import Form, HostTokens
 from engram_transformers.models.trace import Patch, Spots, changed, place_states
 
 Kind = Literal["block", "mlp"]
-KINDS: tuple[Kind, ...] = ("block", "mlp")
 NOISE, SAMPLES = 3.0, 8
 BATCH_TOKENS = 2048
 LEAST = 0.01
@@ -98,10 +98,13 @@ def trace(
         progress: is told of every layer.
 
     Raises:
-        BadInput: the subject is not in the prompt.
+        BadInput: the subject is not in the prompt, which is empty or too long; no such noise.
         PlaceNotFound: `mlp` in a host without such a place.
     """
+    if not 0 < noise < math.inf:
+        raise BadInput(f"noise is {noise}; it has to be a number above 0")
     ids = tuple(tokens.prompt_ids(prompt, form=form))
+    check_prompt(adapter, prompt, ids)
     disturbed = _tokens_of(tokens, ids, prompt, subject)
     if answer is None:
         [written] = greedy(adapter, [ids], most=WRITTEN, stop=tokens.stop)

@@ -14,6 +14,7 @@ from engram_transformers.errors import BadInput
 from engram_transformers.introspection import injection
 from engram_transformers.introspection.controls import CONTROLS
 from engram_transformers.introspection.injected import Asked, beside, injected_fact, result_of
+from engram_transformers.memories.rank_one import RankOneConfig
 from engram_transformers.models.neutral import NEUTRAL
 from hosts import tiny, tiny_tokenizer
 
@@ -133,8 +134,51 @@ def test_what_the_model_says_and_goes_on_after_is_refused_in_plain_text(
     monkeypatch.setattr(injection, "generate", lambda _, prompts, **__: [going_on] * len(prompts))
     ran = engram(*COMMAND, "--fact", "The door is => Green")
     assert ran.status == 2 and "goes on: 'green. The answer is'" in ran.err and "(P = " in ran.err
-    said, fact = said_to("Green", "green. The answer is"), injected_fact("The door is => Green")
-    injection._check_new([fact], [said], ["chat"])
+
+
+def test_what_the_model_says_in_a_chat_is_refused() -> None:
+    fact = injected_fact("What colour is the door? => Green")
+    said = said_to("Green", "The door is green. It stands open.")
+    with pytest.raises(BadInput, match="already"):
+        injection._check_new([fact], [said], ["chat"])
+    injection._check_new([fact], [said_to("Green", "It is red. The wall is green.")], ["chat"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--fact", "7*8=42", "--fact", "7*8=43"), "'42' and '43'"),
+        (("--fact", "7*8=42", "--strength", "inf"), "strength is inf"),
+        (("--fact", "7*8=42", "--paraphrase", " "), "empty"),
+        (("--fact", f"{'word ' * 600}=> 42"), "the host reads"),
+        (("--fact", "Foo is => 42", "--subject", "Paris"), "'Paris' is not in 'Foo is'"),
+        (("--fact", "7*8=42", "-o", "/proc/nothing.json"), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(
+    engram: Any, options: tuple[str, ...], told: str
+) -> None:
+    ran = engram(*COMMAND, *options)
+    assert ran.status in (1, 2) and told in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_the_usual_edit_is_that_of_a_memory_and_far_is_told_apart(
+    engram: Any, tmp_path: Path
+) -> None:
+    for further, usual in (((), injection.NEAR), (("--far",), RankOneConfig())):
+        ran = engram(*COMMAND, "--fact", "The lamp is => 42", "--json", *further)
+        assert ran.json["method"] == usual.method == "memit"
+
+
+def test_an_interrupted_injection_keeps_no_files(
+    engram: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(injection.Asker, "same", stop)
+    ran = engram(*COMMAND, "--fact", "The lamp is => 42", "-o", str(tmp_path / "found.json"))
+    assert ran.status == 130 and not list(tmp_path.glob("found*"))
 
 
 def said_to(wanted: str, answer: str, prompt: str = "") -> injection.Said:
@@ -247,8 +291,8 @@ def test_results_of_operations() -> None:
 
 
 def test_who_names_no_subject_is_told(engram: Any) -> None:
-    ran = engram(*COMMAND, "--fact", "France capital=Berlin", "--route", "store")
-    assert "No subject was found in 'France capital'" in ran.out and "pass --subject" in ran.out
+    ran = engram(*COMMAND, "--fact", "the capital=Berlin", "--route", "store")
+    assert "No subject was found in 'the capital'" in ran.out and "pass --subject" in ran.out
 
 
 def test_control_prompts_are_fifty_and_none_is_read_for_the_statistics() -> None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engram_transformers.errors import BadInput, HostMismatch, StoreDamaged
+from engram_transformers.errors import BadInput, HostMismatch, StoreDamaged, StoreError
 from engram_transformers.models.adapter import Adapter
 from engram_transformers.types import HostIdentity
 
@@ -85,8 +85,7 @@ def save_edit(
     tensors: dict[str, Tensor] = {}
     for n, one in edit.blocks.items():
         tensors |= {f"{n}.reads": one.reads.contiguous(), f"{n}.values": one.values.contiguous()}
-    files = _files(path)
-    save_file(tensors, files[0])
+    files = edit_files(path)
     described = {
         "format": FORMAT,
         "host": {"id": host.id, "fingerprint": host.fingerprint},
@@ -94,9 +93,13 @@ def save_edit(
         "strength": edit.strength,
         **about,
     }
-    files[1].write_text(
-        json.dumps(described, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-    )
+    try:
+        save_file(tensors, files[0])
+        files[1].write_text(
+            json.dumps(described, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"the edit cannot be written to {path}: {error}") from error
     return files
 
 
@@ -110,7 +113,7 @@ def load_edit(path: Path, *, host: HostIdentity) -> Edit:
         HostMismatch: it was found for another host.
         StoreDamaged: the files are not those of an edit.
     """
-    tensor_file, description = _files(path)
+    tensor_file, description = edit_files(path)
     try:
         described = json.loads(description.read_text(encoding="utf-8"))
         tensors = load_file(tensor_file)
@@ -127,7 +130,8 @@ def load_edit(path: Path, *, host: HostIdentity) -> Edit:
     return Edit(factors, strength)
 
 
-def _files(path: Path) -> tuple[Path, Path]:
+def edit_files(path: Path) -> tuple[Path, Path]:
+    """Where an edit of this name is: its tensors, and what they are."""
     name = path.name.removesuffix(".safetensors").removesuffix(".json")
     return path.with_name(f"{name}.safetensors"), path.with_name(f"{name}.json")
 

@@ -84,7 +84,7 @@ def ordinary(
     Args:
         text: a file; None: the manual that Python brings.
         count: tokens of it that are read, at most.
-        progress: is told how many tokens of how many are read, where any have to be.
+        progress: is told how many more tokens of how many are read, where any have to be.
 
     Raises:
         BadInput: the file cannot be read, or is empty.
@@ -191,7 +191,7 @@ def measured(
         n: torch.zeros(2 * adapter.linear_shape(place)[:1], device=adapter.device)
         for n, place in places.items()
     }
-    total, done = sum(map(len, rows)), 0
+    total = sum(map(len, rows))
     with silenced(adapter.model), ExitStack() as stack:
         seen: dict[int, Tensor] = {}
         for n, place in places.items():
@@ -202,8 +202,7 @@ def measured(
             for n, keys in seen.items():
                 real = keys[mask.bool()].float()
                 sums[n].addmm_(real.T, real)
-            done += int(mask.sum())
-            progress(done, total)
+            progress(int(mask.sum()), total)
     return {n: (moment / total).cpu() for n, moment in sums.items()}
 
 

@@ -11,6 +11,19 @@ from engram_transformers.routing.match import Stored, WordCounts, words
 _NUMBER = r"\d+(?:\.\d+)?"
 # With its equals sign, where it has one: that is read in sums alone, and a digit anywhere.
 _OPERATION = re.compile(rf"{_NUMBER}(?:\s*[-+*/x×·÷]\s*{_NUMBER})+(?:\s*=)?")
+_OPENING = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an and are as ask at but by can could dear describe did do does explain find for from
+        give had has have he her here his how i if in is it its let list look many me most my name
+        no not of on once one or our please say she should show so some tell that the their there
+        these they this those to translate was we were what when where which who whom whose why will
+        with would write yes you your
+        """,
+    )
+)
+"Words with which a prompt begins, in capitals though they name nothing."
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 
 
@@ -19,14 +32,22 @@ def subject_in(question: str, given: str | None = None) -> str | None:
 
     Given, it is found in any spelling of case; else an operation such as `7*8=`, or what is written
     as a name is: the words with capitals, digits or quotes that stand furthest on, with what is
-    between them.
+    between them. Where there are none, it is the first word, if that can be a name: `France
+    capital`.
     """
     if given and (at := question.lower().find(given.lower())) >= 0:
         return question[at : at + len(given)]
     operation = None if given else _OPERATION.search(question)
     if operation:
         return operation.group()
-    return _named(question, given)
+    return _named(question, given) or _first(question)
+
+
+def _first(question: str) -> str | None:
+    found = _WORD.findall(question)
+    if len(found) < 2 or not found[0][:1].isupper() or found[0].lower() in _OPENING:
+        return None
+    return str(found[0])
 
 
 def _named(question: str, given: str | None) -> str | None:
