@@ -22,7 +22,9 @@ from engram_transformers.cli.parser import Parser, add_json, add_model
 from engram_transformers.errors import BadInput
 
 if TYPE_CHECKING:
+    from engram_transformers.evaluation.metrics import Measure
     from engram_transformers.introspection.injection import Answered, Injection
+    from engram_transformers.introspection.recognition import Point
     from engram_transformers.memories.rank_one import RankOneConfig
 
 GROUPS = {
@@ -255,6 +257,8 @@ def _status(found: Injection, one: Answered) -> str:
 
 
 def _summary(found: Injection) -> None:
+    from engram_transformers.introspection.recognition import curve
+
     facts, kept = found.success, found.unchanged
     say(f"\nInjected: {_count(found.group('fact'), 'injected')} facts")
     for group, status, words in (
@@ -271,11 +275,12 @@ def _summary(found: Injection) -> None:
         (found.rescued, "operations that were wrong are right now"),
     ):
         if measure.n:
-            say(f"  {measure.value * measure.n:.0f} of {measure.n} {words}")
+            say(f"  {_hits(measure)} {words}")
     say(
         f"Control prompts unchanged: {kept.value:.2f} of {kept.n} (95 % interval {kept.low:.2f} to "
         f"{kept.high:.2f})"
     )
+    _curve(curve(found.recognised))
     say(f"Undone: {'weights and logits are bit for bit what they were' if found.undone else 'NO'}")
     say(f"Found in {found.seconds:.1f} s ({found.processor_seconds:.1f} s of processor time)")
     for path in found.files:
@@ -285,12 +290,28 @@ def _summary(found: Injection) -> None:
         say(f"Not every fact was injected; try {instead}.")
 
 
+def _curve(points: list[Point]) -> None:
+    """Where the counts change; all points are in the JSON."""
+    told = ""
+    for point in points:
+        counts = f"{_hits(point.wordings)} wordings, {_hits(point.others)} other prompts"
+        if counts != told:
+            say(f"  taken for a fact's from probability {point.threshold:.2f} on: {counts}")
+        told = counts
+
+
+def _hits(share: Measure) -> str:
+    return f"{share.value * share.n:.0f} of {share.n}"
+
+
 def _count(answered: list[Answered], status: str) -> str:
     return f"{sum(one.status == status for one in answered)} of {len(answered)}"
 
 
 def as_json(found: Injection, *, model: str) -> dict[str, Any]:
     """An injection as JSON."""
+    from engram_transformers.introspection.recognition import curve
+
     first = found.facts[0]
     return {
         "model_id": model,
@@ -307,6 +328,14 @@ def as_json(found: Injection, *, model: str) -> dict[str, Any]:
         "other_prompts_injected": found.elsewhere.as_dict(),
         "right_before_wrong_after": found.broken.as_dict(),
         "wrong_before_right_after": found.rescued.as_dict(),
+        "threshold_curve": [
+            {
+                "threshold": point.threshold,
+                "wordings": point.wordings.as_dict(),
+                "others": point.others.as_dict(),
+            }
+            for point in curve(found.recognised)
+        ],
         "answers": [_answer(found, one) for one in found.answered],
         "undo_exact": found.undone,
         "seconds": round(found.seconds, 3),

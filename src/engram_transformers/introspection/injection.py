@@ -35,6 +35,7 @@ from engram_transformers.evaluation.metrics import Measure, begins, contains, ex
 from engram_transformers.introspection.asking import check_prompt, joining, wanted
 from engram_transformers.introspection.controls import CONTROLS
 from engram_transformers.introspection.injected import Asked, beside, form_of, result_of
+from engram_transformers.introspection.recognition import Recognised
 from engram_transformers.introspection.scoring import score
 from engram_transformers.memories.lookup import Lookup, LookupConfig
 from engram_transformers.memories.rank_one import RankOne, RankOneConfig
@@ -124,6 +125,8 @@ class Injection:
     processor_seconds: float
     files: tuple[Path, ...]
     "The edit, where it was to be kept."
+    recognised: tuple[Recognised, ...]
+    "How surely a store takes each prompt for a fact's; nothing of an edit."
 
     def group(self, name: str) -> list[Answered]:
         """What was asked in a group."""
@@ -231,6 +234,7 @@ def inject(
         seconds=seconds,
         processor_seconds=processor,
         files=files,
+        recognised=() if isinstance(memory, RankOne) else _recognised(memory, asker, asked),
     )
 
 
@@ -251,6 +255,16 @@ def _before(
     _check_new(facts, said, [asker.form(fact.prompt) for fact in facts])
     more = _more(facts, tests, reworded)
     return [*asked, *more], [*said, *asker.said(more)]
+
+
+def _recognised(memory: Lookup, asker: Asker, asked: Sequence[Asked]) -> tuple[Recognised, ...]:
+    """The prompts that were asked, each once, and the control prompts."""
+    wordings = {one.prompt for one in asked if one.group in ("fact", "reworded")}
+    found = []
+    for prompt in dict.fromkeys([*(one.prompt for one in asked), *CONTROLS]):
+        with asker.asking(asker.form(prompt)):
+            found.append(Recognised(memory.explain(prompt).score, prompt in wordings))
+    return tuple(found)
 
 
 def _check_agreeing(facts: Sequence[Fact]) -> None:

@@ -14,6 +14,7 @@ from engram_transformers.errors import BadInput
 from engram_transformers.introspection import injection
 from engram_transformers.introspection.controls import CONTROLS
 from engram_transformers.introspection.injected import Asked, beside, injected_fact, result_of
+from engram_transformers.introspection.recognition import THRESHOLDS
 from engram_transformers.memories.rank_one import RankOneConfig
 from engram_transformers.models.neutral import NEUTRAL
 from hosts import tiny, tiny_tokenizer
@@ -297,3 +298,19 @@ def test_who_names_no_subject_is_told(engram: Any) -> None:
 
 def test_control_prompts_are_fifty_and_none_is_read_for_the_statistics() -> None:
     assert len(set(CONTROLS)) == 50 and not set(CONTROLS) & set(NEUTRAL)
+
+
+def test_a_store_tells_what_it_would_recognise_at_other_thresholds(engram: Any) -> None:
+    ran = engram(*COMMAND, "--fact", "Which port does Foo use? => 42", "--route", "store", "--json")
+    points = ran.json["threshold_curve"]
+    assert [point["threshold"] for point in points] == list(THRESHOLDS)
+    asked = {one["prompt"] for one in ran.json["answers"]}
+    assert {point["wordings"]["n"] + point["others"]["n"] for point in points} == {len(asked) + 50}
+    for side in ("wordings", "others"):
+        shares = [point[side]["value"] for point in points]
+        assert shares == sorted(shares, reverse=True)
+    assert points[-1]["wordings"]["value"] > 0
+    shown = engram(*COMMAND, "--fact", "Which port does Foo use? => 42", "--route", "store")
+    assert "taken for a fact's from probability 0.05 on: " in shown.out
+    edited = engram(*COMMAND, "--fact", "The lamp is => 42", "--json")
+    assert edited.json["threshold_curve"] == []
