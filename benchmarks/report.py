@@ -359,11 +359,26 @@ def injection_table() -> str:
         lines.append(
             f"* control, the weights rounded to bfloat16 and nothing else: {_kept(rounded)}"
         )
+    lines += [line for name, result in found.items() for line in _curve(name, result["facts"])]
     for name, result in found.items():
         count = f"{len(result['facts'])} of {len(FACTS)} facts run"
         undone = "each undone bit for bit" if result["undone"] else "NOT every one was undone"
         lines.append(f"* {name}: {count}, {undone}; {_origin(result)}")
     return "\n".join(lines)
+
+
+def _curve(name: str, facts: Sequence[dict[str, Any]]) -> list[str]:
+    """What a store would take for a fact's by threshold, over all facts; where counts change."""
+    points = zip(*(one.get("threshold_curve", ()) for one in facts), strict=True)
+    lines: dict[str, str] = {}
+    for same in points:
+        counts = " and ".join(
+            f"{sum(round(one[side]['value'] * one[side]['n']) for one in same)} of "
+            f"{sum(one[side]['n'] for one in same)} {word}"
+            for side, word in (("wordings", "wordings"), ("others", "other prompts"))
+        )
+        lines.setdefault(counts, f"from probability {same[0]['threshold']:g} on {counts}")
+    return [f"* {name} would take for a fact's {'; '.join(lines.values())}"] if lines else []
 
 
 def _injected_row(name: str, one: dict[str, Any]) -> str:
