@@ -113,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
     from engram_transformers.cli.telling import Telling
     from engram_transformers.introspection.injected import injected_fact
     from engram_transformers.introspection.injection import inject
+    from engram_transformers.introspection.reading import layer_of
     from engram_transformers.memories.rank_one.edit import edit_files
 
     args.save_plot = None
@@ -138,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
         pairs = zip(facts, args.subject, strict=True)
         facts = [replace(fact, subject=subject) for fact, subject in pairs]
     host = host_of(args, memory=None)
+    if isinstance(args.layer, int):
+        args.layer = layer_of(host.adapter, args.layer)
     with looking.without_mlp("--route store"), Telling() as told:
         found = inject(
             host.adapter,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engram_transformers.cli.output import emit, note, say
 from engram_transformers.cli.parser import Parser, add_json, add_model, positive
-from engram_transformers.errors import PlaceNotFound, StoreError
+from engram_transformers.errors import BadInput, PlaceNotFound, StoreError
 
 if TYPE_CHECKING:
     from engram_transformers.introspection.organisation import Effect, Organisation
@@ -71,12 +71,22 @@ def add_similarity(parser: Parser) -> None:
     )
     parser.add_argument(
         "--permutations",
-        type=positive,
+        type=_permutations,
         default=2000,
         metavar="N",
-        help="relabellings for p-values (default: 2000)",
+        help="relabellings for p-values, 20 at least (default: 2000)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="draws the permutations")
+
+
+def _permutations(text: str) -> int:
+    """Of fewer than 20 no p-value can be below 0.05."""
+    count = positive(text)
+    if count < 20:
+        raise argparse.ArgumentTypeError(
+            f"{count} relabellings show nothing at 5 %; use 20 or more"
+        )
+    return count
 
 
 def layer(text: str) -> int | Literal["auto", "all"]:
@@ -104,6 +114,8 @@ def check_plot(path: Path | None) -> None:
 
         check()
     check_file(path)
+    if path is not None and path.suffix.lower() != ".png":
+        raise BadInput(f"{path} is to be a picture; plots are PNG, so name a .png file")
 
 
 def check_file(path: Path | None) -> None:

@@ -105,7 +105,7 @@ def test_a_host_whose_experts_are_fused_is_told_what_it_can_do(engram: Any, tmp_
         (("--fact", "7*8="), "has no answer"),
         (("--fact", "France"), "has no answer"),
         (("--fact", "=42"), "has no prompt"),
-        (("--fact", "7*8=42", "-l", "7"), "Use a layer from -2 to 1"),
+        (("--fact", "7*8=42", "-l", "7"), "the host has 2 blocks, 0 to 1"),
         (("--fact", "7*8=42", "-l", "x"), "no layer"),
         (("--fact", "7*8=42", "--strength", "0"), "strength is 0.0"),
         (("--fact", "7*8=42", "--route", "store", "-l", "99"), "--layer say how weights"),
