@@ -189,9 +189,7 @@ def sweep(layers: Sequence[tuple[int, Organisation]]) -> None:
     say("\nBy layer, how much more alike than unrelated pairs (* p < 0.05 over all layers):")
     say("  layer" + "".join(f"{NAMES[name]:>16}" for name in names) + "  organization")
     for layer, each in layers:
-        cells = [
-            f"{one.shift:+.3f}{'*' if one.p_all_layers < 0.05 else ' '}" for one in each.effects
-        ]
+        cells = [f"{one.shift:+.3f}{'*' if one.significant else ' '}" for one in each.effects]
         say(f"  {layer:>5}" + "".join(f"{cell:>16}" for cell in cells) + f"  {each.type}")
 
 

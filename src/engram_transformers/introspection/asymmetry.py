@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engram_transformers.introspection.permutation import sign_flip
+from engram_transformers.introspection.permutation import ALPHA, sign_flip
 from engram_transformers.introspection.relations import COMMUTATIVE, Relations
 from engram_transformers.introspection.similarity import Neighbours
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ALPHA = 0.05
+from engram_transformers.introspection.permutation import ALPHA
 
 
 @dataclass(frozen=True)

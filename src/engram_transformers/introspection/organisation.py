@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engram_transformers.introspection.facts import FactSet
-from engram_transformers.introspection.permutation import relation_shifts, sign_flip
+from engram_transformers.introspection.permutation import ALPHA, relation_shifts, sign_flip
 from engram_transformers.introspection.relations import (
     COMMUTATIVE,
     SAME_ANSWER,
@@ -19,7 +19,6 @@ from engram_transformers.introspection.relations import (
     Relations,
 )
 
-ALPHA = 0.05
 DRAWS = 2000
 TYPES = {
     SAME_ROW: "row-dominant",

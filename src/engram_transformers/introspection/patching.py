@@ -53,10 +53,8 @@ class PatchSweep:
     position: str
     source_said: str
     target_said: str
-    source_alone: tuple[float, float]
-    "Log-probabilities of the source's and the target's answer behind the source."
     target_alone: tuple[float, float]
-    "The same behind the target."
+    "Log-probabilities of the source's and the target's answer behind the target, unpatched."
     layers: tuple[Patched, ...]
     control: tuple[Patched, ...]
 
@@ -110,12 +108,8 @@ def patch(
             "name the answers"
         )
     going_on = joining(adapter, tokens)
-    behind = [
-        [wanted(tokens, 0, text, answer, form=form) for answer in named]
-        for text in (source, target)
-    ]
-    prompts, both = [ids[0]] * 2 + [ids[1]] * 2, [*behind[0], *behind[1]]
-    alone = score(adapter, prompts, both, going_on).logprobs.tolist()
+    behind = [wanted(tokens, 0, target, answer, form=form) for answer in named]
+    alone = score(adapter, [ids[1]] * 2, behind, going_on).logprobs.tolist()
     own = [_states(adapter, each, at, layers) for each, at in zip(ids, columns, strict=True)]
     order = torch.randperm(adapter.hidden_size, generator=torch.Generator().manual_seed(seed))
     shuffled = own[0][..., order.to(own[0].device)]
@@ -123,7 +117,7 @@ def patch(
     for values in (own[0], shuffled):
         mixed = blend * values + (1 - blend) * own[1]
         results.append(
-            _sweep(adapter, tokens, ids[1], behind[1], mixed, columns[1], layers, going_on, said[1])
+            _sweep(adapter, tokens, ids[1], behind, mixed, columns[1], layers, going_on, said[1])
         )
     return PatchSweep(
         source,
@@ -134,7 +128,6 @@ def patch(
         said[0],
         said[1],
         (alone[0], alone[1]),
-        (alone[2], alone[3]),
         *results,
     )
 

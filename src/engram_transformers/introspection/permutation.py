@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+ALPHA = 0.05
+"What a p-value has to be below, to be called significant."
 EXACT = 12
 "Differences up to which all ways to flip their signs are counted, rather than drawn."
 _ROOM = 4_000_000

@@ -251,9 +251,7 @@ def _shifts(axes: Axes, sweep: Sequence[tuple[int, Organisation]]) -> None:
     axes.plot([layers[0]] * 2, [-0.1, 0.2], alpha=0)
     _lines(axes, layers, lines, {n.replace("_", " "): RELATIONS[n] for n in names})
     for i, name in enumerate(names):
-        sure = [
-            (layer, e.effects[i].shift) for layer, e in sweep if e.effects[i].p_all_layers < 0.05
-        ]
+        sure = [(layer, e.effects[i].shift) for layer, e in sweep if e.effects[i].significant]
         if sure:
             axes.plot(*zip(*sure, strict=True), "o", color=RELATIONS[name], markersize=3.6)
     axes.set_xlabel("layer   (dots: p < 0.05 over all layers)", color=MUTED.light, size=9.5)
