@@ -170,7 +170,8 @@ def _show(found: Trained, facts: list[Fact]) -> None:
     held = f"{len(found.holding):,} of {plural(found.facts, 'fact')}"
     part = " since it was resumed" if found.resumed else ""
     say(f"trained in {found.seconds:,.0f} s{part}, {plural(found.steps, 'step')}: {held} hold")
-    refused = [fact for fact in facts if fact.id in set(found.refused)]
+    ids = set(found.refused)
+    refused = [fact for fact in facts if fact.id in ids]
     for fact in refused[:NAMED]:
         say(f"does not hold: {fact.prompt!r} => {fact.answer!r}")
     if len(refused) > NAMED:
